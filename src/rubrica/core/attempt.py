@@ -1,0 +1,51 @@
+"""``draft <think> reflection </think> revision``: render and parse.
+
+Source: QA-LIGN (arXiv 2506.08123), section 3 and Algorithm 4, line 8. The paper writes the tags in two
+spellings; here they are configuration.
+"""
+
+from pydantic import Field
+
+from rubrica.core.config import Config
+from rubrica.core.records import Attempt, Malformed
+
+
+class Tags(Config):
+    """The two tags around the reflection. They must survive the tokenizer as ordinary text."""
+
+    open: str = Field(default="<think>", min_length=1)
+    close: str = Field(default="</think>", min_length=1)
+
+
+def render(draft: str, reflection: str, revision: str, tags: Tags) -> str:
+    """Join the three parts into one completion that :func:`parse` takes apart again."""
+    return f"{draft.strip()} {tags.open} {reflection.strip()} {tags.close} {revision.strip()}"
+
+
+def parse(completion: str, tags: Tags, *, finished: bool) -> Attempt:
+    """Split a completion at its tags.
+
+    A completion is an attempt when each tag stands in it exactly once, in order, with text before, between
+    and behind them, and when it ended by itself (``finished``). Otherwise ``malformed`` names the first
+    reason found, and whatever parts exist are kept.
+    """
+    opens, closes = completion.count(tags.open), completion.count(tags.close)
+    before, _, rest = completion.partition(tags.open)
+    between, _, behind = rest.partition(tags.close)
+    draft, reflection, revision = before.strip(), between.strip(), behind.strip()
+    reason: Malformed | None = None
+    if opens > 1 or closes > 1:
+        reason = Malformed.REPEATED_TAG
+    elif opens == 0:
+        reason = Malformed.NO_OPEN_TAG
+    elif tags.close not in rest:
+        reason = Malformed.NO_CLOSE_TAG if finished else Malformed.TRUNCATED
+    elif not draft:
+        reason = Malformed.EMPTY_DRAFT
+    elif not reflection:
+        reason = Malformed.EMPTY_REFLECTION
+    elif not revision:
+        reason = Malformed.EMPTY_REVISION
+    elif not finished:
+        reason = Malformed.TRUNCATED
+    return Attempt(draft=draft, reflection=reflection, revision=revision, malformed=reason)

@@ -1,0 +1,184 @@
+"""Configuration: YAML checked by pydantic, with errors that name file, line, key and nearest choice."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import TypeVar, cast, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from rubrica.core.errors import DataError, UsageError, nearest
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+class Config(BaseModel):
+    """Base of all configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def content_hash(value: BaseModel | Json, length: int = 16) -> str:
+    """Return the first ``length`` hex digits of the SHA-256 of the canonical JSON of ``value``."""
+    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def read_yaml(path: str | Path) -> Json:
+    """Parse a YAML file (1.2, no tags executed, duplicate keys refused); ``DataError`` names the line."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        return cast(Json, YAML(typ="safe", pure=True).load(text))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise DataError(path, f"not valid YAML: {error.problem}", line) from None
+    except YAMLError as error:
+        raise DataError(path, f"not valid YAML: {error}") from None
+
+
+def dump_yaml(value: BaseModel | Json) -> str:
+    """Render ``value`` as YAML that :func:`read_yaml` reads back."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.representer.sort_base_mapping_type_on_output = False  # keep the order of the fields
+    yaml.width = 110
+    out = StringIO()
+    yaml.dump(value.model_dump(mode="json") if isinstance(value, BaseModel) else value, out)
+    return out.getvalue()
+
+
+def apply_overrides(data: Json, overrides: Sequence[str]) -> Json:
+    """Apply ``a.b=c`` assignments (the value is YAML; integers index lists); ``UsageError`` if malformed."""
+    root = json.loads(json.dumps(data)) if data is not None else {}
+    for override in overrides:
+        key, sep, raw = override.partition("=")
+        if not sep or not key.strip():
+            raise UsageError(f"--set {override!r}: expected KEY=VALUE, for example --set reward.alpha=0.5")
+        try:
+            value = YAML(typ="safe", pure=True).load(raw)
+        except YAMLError:
+            raise UsageError(f"--set {override!r}: the value is not valid YAML") from None
+        _assign(root, key.strip().split("."), value, override)
+    return cast(Json, root)
+
+
+def _assign(node: Json, path: Sequence[str], value: Json, override: str) -> None:
+    head, rest = path[0], path[1:]
+    if isinstance(node, list):
+        if not head.isdigit() or int(head) >= len(node):
+            raise UsageError(f"--set {override!r}: {head!r} is no index of a list of {len(node)}")
+        if rest:
+            _assign(node[int(head)], rest, value, override)
+        else:
+            node[int(head)] = value
+    elif isinstance(node, dict):
+        if rest:
+            child = node.get(head)
+            if not isinstance(child, dict | list):
+                # ``judge: lab`` may be written in full as a mapping by ``--set judge.spec=...``
+                child = node[head] = {}
+            _assign(child, rest, value, override)
+        else:
+            node[head] = value
+    else:
+        raise UsageError(f"--set {override!r}: {head!r} lies below a plain value")
+
+
+def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] = ()) -> ModelT:
+    """Read, override and validate a YAML file; ``DataError`` names file, line, key and nearest choice."""
+    return validate(model, apply_overrides(read_yaml(path), overrides), path)
+
+
+def validate(model: type[ModelT], data: Json, path: str | Path) -> ModelT:
+    """Validate parsed YAML or JSON against ``model``; the first problem becomes a ``DataError``."""
+    if not isinstance(data, dict):
+        raise DataError(
+            path, f"expected a mapping with keys {', '.join(model.model_fields)}, got {type(data).__name__}"
+        )
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise _explain(model, error, path) from None
+
+
+def _explain(model: type[BaseModel], error: ValidationError, path: str | Path) -> DataError:
+    problems = error.errors(include_url=False)
+    # An unknown key explains more than the missing key that it was meant to be.
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    where = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    line = key_line(path, list(first["loc"]))
+    if first["type"] == "extra_forbidden":
+        fields = _fields_at(model, first["loc"][:-1])
+        known = f"; known keys: {', '.join(sorted(fields))}" if fields else ""
+        return DataError(path, f"unknown key {where!r}{nearest(str(first['loc'][-1]), fields)}{known}", line)
+    got = first["input"]
+    shown = "" if isinstance(got, dict | list) or first["type"] == "missing" else f", got {str(got)[:60]!r}"
+    hint = ""
+    expected = first.get("ctx", {}).get("expected") or first.get("ctx", {}).get("expected_tags")
+    if isinstance(expected, str) and isinstance(got, str):
+        hint = nearest(got, [word.strip(" '") for word in expected.replace(" or ", ",").split(",")])
+    message = first["msg"].removeprefix("Value error, ")
+    return DataError(path, f"{where}: {message}{shown}{hint}", line)
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
+    """Names of the fields of the model(s) that ``loc`` leads to, through lists and unions."""
+    current: list[type[BaseModel]] = [model]
+    for part in loc:
+        if not isinstance(part, str):
+            continue
+        found = [
+            c for m in current if part in m.model_fields for c in _models_in(m.model_fields[part].annotation)
+        ]
+        if found:
+            current = found
+        else:  # the tag of a discriminated union
+            tagged = [
+                m for m in current if "type" in m.model_fields and m.model_fields["type"].default == part
+            ]
+            current = tagged or current
+    return {name for m in current for name in m.model_fields}
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for arg in get_args(annotation) for m in _models_in(arg)]
+
+
+def key_line(path: str | Path, loc: Sequence[int | str]) -> int | None:
+    """1-based line of the key at ``loc`` in a YAML file, or of its deepest ancestor that exists."""
+    try:
+        node = YAML(typ="rt").load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, YAMLError, UnicodeDecodeError):
+        return None
+    line: int | None = None
+    for part in loc:
+        marks = getattr(node, "lc", None)
+        if isinstance(node, Mapping) and part in node and marks is not None:
+            line = marks.key(part)[0] + 1
+            node = node[part]
+        elif (
+            isinstance(node, Sequence)
+            and not isinstance(node, str)
+            and isinstance(part, int)
+            and part < len(node)
+        ):
+            line = (marks.item(part)[0] + 1) if marks is not None else line
+            node = node[part]
+    return line

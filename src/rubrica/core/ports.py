@@ -1,0 +1,48 @@
+"""What a method asks of the world: a judge, a generator, a reward model. Arguments, never imports."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from rubrica.core.records import Prompt, Query, Response, Sampling, Verdict
+
+
+class Judge(Protocol):
+    """Answers questions about texts."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of model, template, mode and calibration; part of every verdict's key."""
+
+    def answer(self, queries: Sequence[Query]) -> Iterator[tuple[int, Verdict]]:
+        """Yield ``(index into queries, verdict)`` as answers arrive, each index exactly once.
+
+        A call that fails yields a verdict with outcome ``failed``; only a judge that cannot work
+        at all (no such model, refused connection at start) raises :class:`JudgeError`.
+        """
+
+
+class Generator(Protocol):
+    """Samples completions."""
+
+    @property
+    def name(self) -> str:
+        """Identity that is recorded with every response."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, prefixes: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, Response]]:
+        """Yield ``(index into prompts, response)``; ``prefixes[i]`` is text that the answer continues.
+
+        ``Response.text`` holds the new text only. Prompts longer than the context raise ``UsageError``.
+        """
+
+
+class RewardModel(Protocol):
+    """A scalar reward model."""
+
+    @property
+    def name(self) -> str:
+        """Identity that is recorded with every score."""
+
+    def score(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
+        """One finite score per (prompt, text)."""

@@ -1,0 +1,379 @@
+"""The records that cross a layer: frozen, validated, without behaviour.
+
+Three laws: a failure is never a number; no untyped mapping crosses a layer; text stays text
+(stored records hold no tokens).
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
+
+NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=False, pattern=r"\S")]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+
+
+class Record(BaseModel):
+    """Base of all records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- constitution and program -------------------------------------------------------------------
+
+
+class Clause(Record):
+    """One sentence of a constitution that a person wrote."""
+
+    id: Slug
+    text: NonEmpty
+    source: str = ""
+    """Where the sentence comes from: a document, an author, a date."""
+    protected: bool = False
+    """A protected clause may not be weakened by an automatic revision."""
+
+
+class ConstitutionPrinciple(Record):
+    """A principle as people wrote it: a title and its clauses."""
+
+    id: Slug
+    title: NonEmpty
+    clauses: tuple[Clause, ...] = Field(min_length=1)
+
+
+class Constitution(Record):
+    """Principles as people wrote them."""
+
+    name: Slug
+    version: str = "1"
+    principles: tuple[ConstitutionPrinciple, ...] = Field(min_length=1)
+
+
+class QuestionKind(StrEnum):
+    """A gate is answered TRUE, FALSE or NA; a graded question A, B, C, D, F or NA."""
+
+    GATE = "gate"
+    GRADED = "graded"
+
+
+class Question(Record):
+    """One positively framed question: TRUE and A are the ideal answers."""
+
+    id: Slug
+    kind: QuestionKind
+    text: NonEmpty
+    clause: Slug
+    """Id of the clause of the constitution that the question serves."""
+    protected: bool = False
+    """Only for gates: offers no NA, and vetoes under the ``rubrica`` preset."""
+
+    @model_validator(mode="after")
+    def _protected_is_a_gate(self) -> Self:
+        if self.protected and self.kind is not QuestionKind.GATE:
+            raise ValueError(f"question {self.id!r} is graded; only a gate can be protected")
+        return self
+
+
+class Dimension(Record):
+    """A set of questions that are pooled together: gates first, then the grades' minimum or mean."""
+
+    id: Slug
+    title: NonEmpty
+    questions: tuple[Question, ...] = Field(min_length=1)
+
+
+class Principle(Record):
+    """Dimensions whose mean is the principle's value. ``caps`` marks the one that bounds the total."""
+
+    id: Slug
+    title: NonEmpty
+    dimensions: tuple[Dimension, ...] = Field(min_length=1)
+    caps: bool = False
+    """The total never exceeds this principle's value (harmlessness in QA-LIGN)."""
+
+
+class Pooling(Record):
+    """How answers become values; the defaults are QA-LIGN's with every NA rule written out."""
+
+    grades: Literal["min", "mean"] = "min"
+    """Pool of the grades of one dimension (QA-LIGN: min)."""
+    gate_na: Literal["pass", "fail"] = "pass"
+    """What NA on an unprotected gate means."""
+    graded_na: Literal["drop", "fail"] = "drop"
+    """NA grades leave the pool, or count as F."""
+    empty_dimension: Literal["drop", "one"] = "drop"
+    """A dimension whose gates hold and whose grades are all NA leaves the mean, or counts as 1."""
+    expected_grade: bool = False
+    """Use the expected grade under the judge's answer probabilities where it gives them."""
+
+
+class Program(Record):
+    """Principle -> dimension -> question, and how the answers are pooled."""
+
+    name: Slug
+    version: str = "1"
+    constitution: Slug
+    principles: tuple[Principle, ...] = Field(min_length=1)
+    pooling: Pooling = Pooling()
+
+
+# --- prompts and responses ----------------------------------------------------------------------
+
+
+class Message(Record):
+    """One chat turn."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Prompt(Record):
+    """What the model is asked: one or more chat turns that end with the user's."""
+
+    id: NonEmpty
+    messages: tuple[Message, ...] = Field(min_length=1)
+    source: str = ""
+    tags: dict[str, str] = {}
+    """Free labels, for example ``{"kind": "harmful", "family": "persona"}``."""
+
+
+class Sampling(Record):
+    """How a text was sampled."""
+
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=256, ge=1)
+    seed: int = 0
+
+
+class Response(Record):
+    """One completion of one prompt."""
+
+    id: NonEmpty
+    prompt_id: NonEmpty
+    text: str
+    model: str
+    sampling: Sampling
+    tokens: int = Field(ge=0)
+    finished: bool = True
+    """False when the completion ran into ``max_tokens``."""
+
+
+class Malformed(StrEnum):
+    """Why a completion is no attempt."""
+
+    NO_OPEN_TAG = "no_open_tag"
+    NO_CLOSE_TAG = "no_close_tag"
+    REPEATED_TAG = "repeated_tag"
+    EMPTY_DRAFT = "empty_draft"
+    EMPTY_REFLECTION = "empty_reflection"
+    EMPTY_REVISION = "empty_revision"
+    TRUNCATED = "truncated"
+
+
+class Attempt(Record):
+    """A completion parsed into draft, reflection and revision, or the reason why it does not parse."""
+
+    draft: str = ""
+    reflection: str = ""
+    revision: str = ""
+    malformed: Malformed | None = None
+
+
+# --- judging ------------------------------------------------------------------------------------
+
+
+class Query(Record):
+    """One question about one text in answer to one prompt."""
+
+    prompt: Prompt
+    text: str
+    question: Question
+
+
+class Outcome(StrEnum):
+    """What became of a question. Only ``answered`` and ``not_applicable`` carry a label."""
+
+    ANSWERED = "answered"
+    NOT_APPLICABLE = "not_applicable"
+    ABSTAINED = "abstained"
+    UNPARSEABLE = "unparseable"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Label(StrEnum):
+    """The answers a judge may give."""
+
+    TRUE = "TRUE"
+    FALSE = "FALSE"
+    A = "A"
+    B = "B"
+    C = "C"
+    D = "D"
+    F = "F"
+    NA = "NA"
+
+
+class Verdict(Record):
+    """The answer to one question about one text. A verdict without a label is never a number."""
+
+    question_id: Slug
+    outcome: Outcome
+    label: Label | None = None
+    probabilities: dict[Label, FiniteFloat] | None = None
+    """Calibrated probabilities of the allowed labels; they sum to 1 where known."""
+    reason: str = ""
+    judge: str = ""
+    """Fingerprint of the judge that answered, template included."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+    @model_validator(mode="after")
+    def _label_fits_outcome(self) -> Self:
+        match self.outcome:
+            case Outcome.ANSWERED:
+                fits = self.label is not None and self.label is not Label.NA
+            case Outcome.NOT_APPLICABLE:
+                fits = self.label is Label.NA
+            case _:
+                fits = self.label is None and self.probabilities is None
+        if not fits:
+            raise ValueError(
+                f"verdict on {self.question_id!r}: outcome {self.outcome} cannot carry {self.label}"
+            )
+        return self
+
+
+class DimensionScore(Record):
+    """Value of one dimension and the verdicts below it. ``value`` is None when it has none or is unknown."""
+
+    id: Slug
+    value: FiniteFloat | None
+    known: bool
+    """True when no missing answer could change ``value`` (a known None means *not applicable*)."""
+    verdicts: tuple[Verdict, ...]
+
+
+class PrincipleScore(Record):
+    """Value of one principle and its dimensions."""
+
+    id: Slug
+    value: FiniteFloat | None
+    known: bool
+    dimensions: tuple[DimensionScore, ...]
+
+
+class Scorecard(Record):
+    """The tree of verdicts of one text with the value at every node; the only source of a reward."""
+
+    program: str
+    """Content hash of the program."""
+    judge: str
+    principles: tuple[PrincipleScore, ...]
+    total: FiniteFloat | None
+    """None when some possible answer to a missing question would change it."""
+    vetoed_by: tuple[Slug, ...] = ()
+    """Protected gates that failed with enough certainty to set the total to -1."""
+
+
+class Preference(Record):
+    """A pair of answers to one prompt, one of them preferred."""
+
+    id: NonEmpty
+    prompt: Prompt
+    chosen: NonEmpty
+    rejected: NonEmpty
+    weight: float = Field(default=1.0, ge=0)
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    source: str = ""
+
+
+# --- stages -------------------------------------------------------------------------------------
+
+
+class ThinkExample(Record):
+    """One row of stage 2: how a draft became a reflection and a revision, kept or dropped."""
+
+    id: NonEmpty
+    prompt_id: NonEmpty
+    draft: Response
+    draft_card: str
+    """Id of the draft's scorecard in the store."""
+    weakness: Slug | None
+    """Question that the reflection is about; None when no question failed."""
+    reflection: str
+    confirmed: bool | None = None
+    """Whether the reference judge agrees that the draft has this weakness; None when not checked."""
+    revision: str = ""
+    revision_card: str | None = None
+    cured: bool | None = None
+    """Whether the reference judge finds the weakness gone from the revision; None when not checked."""
+    dropped: str | None = None
+    """Why the row is not trained on; None when it is."""
+
+
+class Rollout(Record):
+    """One completion of GRPO with the reward that trained the model."""
+
+    id: NonEmpty
+    stage: str
+    step: int = Field(ge=0)
+    prompt_id: NonEmpty
+    response: Response
+    attempt: Attempt
+    draft_card: str | None = None
+    revision_card: str | None = None
+    r1: FiniteFloat | None = None
+    """Total of the draft's scorecard."""
+    r2: FiniteFloat | None = None
+    """Total of the revision's scorecard."""
+    reward: FiniteFloat | None = None
+    """None: no signal (a total is missing after the retries)."""
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+class Estimate(Record):
+    """A number with its interval: ``value`` in [low, high], from ``n`` observations."""
+
+    name: NonEmpty
+    group: str = ""
+    """Attack family, question, principle ... the thing the number is about."""
+    value: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    n: int = Field(ge=0)
+    method: str
+    """How the interval was made: ``wilson``, ``cluster-t`` ..."""
+
+
+class Usage(Record):
+    """What judging cost."""
+
+    asked: int = 0
+    skipped: int = 0
+    """Not asked because the answer could not change the requested result."""
+    cached: int = 0
+    """Taken from the verdict store or from an identical text."""
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+
+class EvalResult(Record):
+    """What an evaluation of one model printed."""
+
+    label: NonEmpty
+    """Short name of the model: ``starter``, ``think-sft``, ``qa-lign`` ..."""
+    model: str
+    suite: str
+    judge: str
+    protocol: str
+    seeds: tuple[int, ...]
+    trials: int
+    estimates: tuple[Estimate, ...]
+    seconds: float

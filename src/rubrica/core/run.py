@@ -1,0 +1,190 @@
+"""A run: a directory that explains itself.
+
+RUN/recipe.yaml, program.yaml, environment.json, store.sqlite, stages/NN-type/{metrics.jsonl, summary.json, ...},
+eval/*.json, report.html. A stage is done when its ``summary.json`` exists; everything before that is resumable.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from pydantic import BaseModel
+
+from rubrica import __version__
+from rubrica.core.config import Json, content_hash, dump_yaml, read_yaml
+from rubrica.core.errors import DataError, StorageError, UsageError
+from rubrica.core.store import Store
+
+_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pydantic", "openai")
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class MetricRow(NamedTuple):
+    """Metrics of one optimizer step."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old text or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror}); free some space or choose another --out"
+        ) from error
+
+
+def write_json(path: Path, value: BaseModel | Json | Mapping[str, object]) -> None:
+    """Write JSON atomically, indented, keys in order of insertion."""
+    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class Stage:
+    """The folder of one stage of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def model_dir(self) -> Path:
+        """Where the stage leaves its finished model, in Hugging Face format."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer keeps its checkpoints while the stage runs."""
+        return self.path / "checkpoints"
+
+    @property
+    def done(self) -> bool:
+        """True when the stage wrote its summary."""
+        return (self.path / "summary.json").exists()
+
+    def summary(self) -> dict[str, Json]:
+        """Return what :meth:`finish` wrote; empty while the stage is not done."""
+        return dict(json.loads((self.path / "summary.json").read_text(encoding="utf-8"))) if self.done else {}
+
+    def finish(self, summary: Mapping[str, object]) -> None:
+        """Write ``summary.json``, which marks the stage as done."""
+        write_json(self.path / "summary.json", summary)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one row to ``metrics.jsonl``."""
+        try:
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, "metrics": dict(metrics)}, allow_nan=False) + "\n")
+        except OSError as error:
+            raise StorageError(
+                f"{file.name}: cannot be written ({error.strerror}); free some space, then --resume"
+            ) from error
+
+    def metrics(self) -> list[MetricRow]:
+        """Return the rows of ``metrics.jsonl``; a torn last line (a crash while writing) is left out."""
+        path = self.path / "metrics.jsonl"
+        rows: list[MetricRow] = []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for number, line in enumerate(lines, 1):
+            try:
+                data = json.loads(line)
+                rows.append(MetricRow(int(data["step"]), {k: float(v) for k, v in data["metrics"].items()}))
+            except (ValueError, KeyError, TypeError):
+                if number < len(lines):
+                    raise DataError(path, "not a metrics row", number) from None
+        return rows
+
+    def rewind(self, step: int) -> None:
+        """Drop the rows after ``step``: a resumed stage computes them again."""
+        rows = [row for row in self.metrics() if row.step <= step]
+        text = "".join(json.dumps({"step": r.step, "metrics": r.metrics}) + "\n" for r in rows)
+        write_atomic(self.path / "metrics.jsonl", text)
+
+
+class Run:
+    """An open run directory and its store."""
+
+    def __init__(self, path: Path, store: Store) -> None:
+        self.path, self.store = path, store
+
+    @classmethod
+    def start(
+        cls, path: Path, recipe: BaseModel, program: BaseModel, *, seed: int, resume: bool = False
+    ) -> "Run":
+        """Create a run directory, or continue one whose recipe is the same.
+
+        Raises ``UsageError`` when the directory holds another run, or holds one and ``resume`` is not asked for.
+        """
+        if (path / "recipe.yaml").exists():
+            if not resume:
+                raise UsageError(
+                    f"{path}: holds a run already; continue it with --resume or choose another --out"
+                )
+            if content_hash(read_yaml(path / "recipe.yaml")) != content_hash(recipe):
+                raise UsageError(
+                    f"{path}: was started with another recipe; use the same one to --resume, or another --out"
+                )
+            if content_hash(read_yaml(path / "program.yaml")) != content_hash(program):
+                raise UsageError(
+                    f"{path}: was started with another program; use the same one to --resume, or another --out"
+                )
+        elif path.exists() and any(path.iterdir()):
+            raise UsageError(f"{path}: exists, is not empty and holds no run; choose another --out")
+        try:
+            (path / "eval").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"{path}: cannot be created ({error.strerror}); choose another --out"
+            ) from error
+        store = Store(path / "store.sqlite")
+        if not (path / "recipe.yaml").exists():
+            write_atomic(path / "program.yaml", dump_yaml(program))
+            write_json(path / "environment.json", environment(recipe, program, seed))
+            write_atomic(path / "recipe.yaml", dump_yaml(recipe))  # last: marks the run as started
+        return cls(path, store)
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Open an existing run read-only, for reports and the studio."""
+        if not (path / "recipe.yaml").exists():
+            raise UsageError(
+                f"{path}: no run here (no recipe.yaml); expected the --out of rubrica align or demo"
+            )
+        return cls(path, Store(path / "store.sqlite", read_only=True))
+
+    def stage(self, number: int, kind: str) -> Stage:
+        """Return (and create) the folder of stage ``number`` (from 1)."""
+        return Stage(self.path / "stages" / f"{number:02d}-{kind}")
+
+    def stages(self) -> list[Stage]:
+        """Return the stages that exist, in order."""
+        root = self.path / "stages"
+        return [Stage(p) for p in sorted(root.iterdir()) if p.is_dir()] if root.exists() else []
+
+
+def environment(recipe: BaseModel, program: BaseModel, seed: int) -> dict[str, Json]:
+    """Versions, platform, seed and hashes that identify a run."""
+    versions: dict[str, Json] = {"rubrica": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "versions": versions,
+        "platform": f"{sys.platform} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "seed": seed,
+        "recipe_hash": content_hash(recipe),
+        "program_hash": content_hash(program),
+    }

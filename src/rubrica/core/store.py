@@ -1,0 +1,206 @@
+"""The run's SQLite store: verdicts, prompts, responses, scorecards, rollouts. The truth of a run.
+
+WAL mode with one connection behind a lock: readers (the studio, a report) never block the writer, and a
+``kill -9`` loses at most the transaction that was open. JSONL and Parquet are exports.
+"""
+
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from rubrica.core.errors import StorageError, UsageError
+from rubrica.core.records import Outcome, Record, Verdict
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS verdicts(key TEXT PRIMARY KEY, verdict TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS failures(key TEXT NOT NULL, verdict TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS records(
+    kind TEXT NOT NULL, id TEXT NOT NULL, stage TEXT NOT NULL, step INTEGER NOT NULL, record TEXT NOT NULL,
+    PRIMARY KEY(kind, stage, id));
+CREATE INDEX IF NOT EXISTS by_step ON records(kind, stage, step);
+"""
+_REUSABLE = {Outcome.ANSWERED, Outcome.NOT_APPLICABLE, Outcome.ABSTAINED}
+RecordT = TypeVar("RecordT", bound=BaseModel)
+
+
+@contextmanager
+def _storage(path: Path, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        remedy = (
+            "free some space and run the same command with --resume"
+            if "full" in str(error)
+            else "check the path"
+        )
+        raise StorageError(f"{path}: cannot {doing}: {error}; {remedy}") from error
+    except sqlite3.DatabaseError as error:
+        raise StorageError(
+            f"{path}: cannot {doing}: {error}; it is no Rubrica store, or it is damaged"
+        ) from error
+
+
+class Store:
+    """One SQLite file. Use as a context manager, or call :meth:`close`."""
+
+    def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
+        """Open or create the store; ``StorageError`` if that fails, ``UsageError`` on a newer schema."""
+        self.path = Path(path)
+        self._lock = threading.RLock()
+        self._depth = 0
+        if read_only and not self.path.exists():
+            raise UsageError(f"{path}: no store here; expected the store.sqlite of a run")
+        with _storage(self.path, "open"):
+            target = f"{self.path.resolve().as_uri()}?mode=ro" if read_only else str(self.path)
+            self._db = sqlite3.connect(
+                target, uri=read_only, check_same_thread=False, timeout=30, isolation_level=None
+            )
+            if not read_only:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                self._db.executescript(_SCHEMA)
+                self._meta("schema", str(SCHEMA_VERSION))
+                self._meta("secret", secrets.token_hex(16))
+            found = int(self.meta("schema") or 0)
+        if found > SCHEMA_VERSION:
+            raise UsageError(
+                f"{path}: written by a newer Rubrica (schema {found} > {SCHEMA_VERSION}); upgrade rubrica"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; everything outside an open batch is already durable."""
+        self._db.close()
+
+    def _meta(self, key: str, default: str) -> None:
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES(?, ?)", (key, default))
+
+    def meta(self, key: str) -> str | None:
+        """Return one value of the store's own settings."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else None
+
+    @property
+    def secret(self) -> str:
+        """Random hex from which judges derive the marker that fences text; never part of a verdict's key."""
+        return self.meta("secret") or ""
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Group writes into one transaction; an exception inside still commits what was written before it."""
+        with self._lock, _storage(self.path, "write"):
+            self._depth += 1
+            if self._depth == 1:
+                self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if self._depth == 0 and self._db.in_transaction:
+                    self._db.execute("COMMIT")
+
+    # --- verdicts ---
+
+    def put_verdict(self, key: str, verdict: Verdict) -> None:
+        """Keep a verdict. Failed and unparseable ones go to the failures' log and are asked again."""
+        table = "verdicts" if verdict.outcome in _REUSABLE else "failures"
+        with self._lock, _storage(self.path, "write a verdict"):
+            self._db.execute(
+                f"INSERT OR REPLACE INTO {table} VALUES(?, ?, ?)",
+                (key, verdict.model_dump_json(exclude_defaults=True), time.time()),
+            )
+
+    def verdicts(self, keys: Sequence[str]) -> dict[str, Verdict]:
+        """Return the reusable verdicts that are known for ``keys``."""
+        found: dict[str, Verdict] = {}
+        with self._lock, _storage(self.path, "read"):
+            for start in range(0, len(keys), 500):
+                part = keys[start : start + 500]
+                marks = ",".join("?" * len(part))
+                rows = self._db.execute(f"SELECT key, verdict FROM verdicts WHERE key IN ({marks})", part)
+                found |= {key: Verdict.model_validate_json(text) for key, text in rows}
+        return found
+
+    def count_verdicts(self) -> tuple[int, int]:
+        """Return (reusable verdicts, failures logged)."""
+        with self._lock:
+            counts = [
+                self._db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("verdicts", "failures")
+            ]
+        return counts[0], counts[1]
+
+    # --- records ---
+
+    def put(self, kind: str, id: str, record: Record, *, stage: str = "", step: int = 0) -> None:
+        """Keep a record under (kind, stage, id), replacing an earlier one."""
+        with self._lock, _storage(self.path, "write a record"):
+            self._db.execute(
+                "INSERT OR REPLACE INTO records VALUES(?, ?, ?, ?, ?)",
+                (kind, id, stage, step, record.model_dump_json()),
+            )
+
+    def get(self, kind: str, id: str, model: type[RecordT], *, stage: str = "") -> RecordT | None:
+        """Return one record, or None."""
+        with self._lock, _storage(self.path, "read"):
+            row = self._db.execute(
+                "SELECT record FROM records WHERE kind = ? AND stage = ? AND id = ?", (kind, stage, id)
+            ).fetchone()
+        return self._load(kind, model, row[0]) if row else None
+
+    def all(
+        self, kind: str, model: type[RecordT], *, stage: str | None = None, step: int | None = None
+    ) -> list[RecordT]:
+        """Return all records of a kind in order of step and id."""
+        query, args = "SELECT record FROM records WHERE kind = ?", [kind]
+        if stage is not None:
+            query, args = query + " AND stage = ?", [*args, stage]
+        if step is not None:
+            query, args = query + " AND step = ?", [*args, str(step)]
+        with self._lock, _storage(self.path, "read"):
+            rows = self._db.execute(query + " ORDER BY step, id", args).fetchall()
+        return [self._load(kind, model, row[0]) for row in rows]
+
+    def forget(self, kind: str, *, stage: str, after_step: int) -> int:
+        """Delete records of steps that a resumed stage will compute again; return how many."""
+        with self._lock, _storage(self.path, "write"):
+            return self._db.execute(
+                "DELETE FROM records WHERE kind = ? AND stage = ? AND step > ?", (kind, stage, after_step)
+            ).rowcount
+
+    def _load(self, kind: str, model: type[RecordT], text: str) -> RecordT:
+        try:
+            return model.model_validate_json(text)
+        except ValidationError as error:
+            raise StorageError(
+                f"{self.path}: a {kind} record does not fit this version: {error.errors()[0]['msg']}"
+            ) from None
+
+
+def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
+    """Export records as JSONL, atomically; return how many."""
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    count = 0
+    with temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row.model_dump(mode="json"), ensure_ascii=False) + "\n")
+            count += 1
+    temporary.replace(path)
+    return count
