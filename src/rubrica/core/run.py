@@ -82,12 +82,13 @@ class Stage:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one row to ``metrics.jsonl``."""
+        path = self.path / "metrics.jsonl"
         try:
-            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "metrics": dict(metrics)}, allow_nan=False) + "\n")
         except OSError as error:
             raise StorageError(
-                f"{file.name}: cannot be written ({error.strerror}); free some space, then --resume"
+                f"{path}: cannot be written ({error.strerror}); free some space, then --resume"
             ) from error
 
     def metrics(self) -> list[MetricRow]:
