@@ -43,12 +43,44 @@ def read_yaml(path: str | Path) -> Json:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     try:
-        return cast(Json, YAML(typ="safe", pure=True).load(text))
+        data = cast(Json, YAML(typ="safe", pure=True).load(text))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise DataError(path, f"not valid YAML: {error.problem}", line) from None
     except YAMLError as error:
         raise DataError(path, f"not valid YAML: {error}") from None
+    except RecursionError:
+        raise DataError(path, "nested too deeply; expected a few levels") from None
+    if problem := _alias_problem(data):
+        raise DataError(path, problem)
+    return data
+
+
+_MAX_NODES = 1_000_000
+
+
+def _alias_problem(data: Json) -> str | None:
+    """Why aliases make ``data`` no finite tree of bearable size: a cycle, or a bomb of nested aliases."""
+    sizes: dict[int, int] = {}
+    open_: set[int] = set()
+
+    def size(node: Json) -> int:
+        if not isinstance(node, dict | list):
+            return 1
+        if id(node) in open_:
+            raise RecursionError
+        if id(node) not in sizes:
+            open_.add(id(node))
+            sizes[id(node)] = 1 + sum(map(size, node.values() if isinstance(node, dict) else node))
+            open_.discard(id(node))
+        return sizes[id(node)]
+
+    try:
+        if size(data) <= _MAX_NODES:
+            return None
+    except RecursionError:
+        return "an alias points back at what contains it (a cycle); write the part out instead"
+    return f"aliases expand to more than {_MAX_NODES:,} values; write fewer of them"
 
 
 def dump_yaml(value: BaseModel | Json) -> str:

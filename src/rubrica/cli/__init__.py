@@ -1,0 +1,86 @@
+"""The command line. Importing this module imports no command, and no command imports weights or servers
+before it runs: put a command's own imports inside its function.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from rubrica import __version__
+from rubrica.cli.output import error_line
+from rubrica.core.errors import RubricaError
+
+COMMANDS: Final[dict[str, str]] = {
+    "program": "rubrica.cli.program:app",
+}
+"""Every command: its name, and where its function or its ``typer.Typer`` group lives. Add yours here."""
+
+
+class _LazyGroup(TyperGroup):
+    """Imports a command's module when the command is asked for, or listed by ``--help``."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return list(COMMANDS)
+
+    def get_command(  # type: ignore[override]
+        self, ctx: typer.Context, cmd_name: str
+    ) -> TyperCommand | TyperGroup | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        if not isinstance(found, typer.Typer):
+            single = typer.Typer(add_completion=False, rich_markup_mode=None)
+            single.command(cmd_name)(found)
+            found = single
+        command = get_command(found)
+        command.name = cmd_name
+        assert isinstance(command, TyperCommand | TyperGroup)
+        return command
+
+
+app = typer.Typer(cls=_LazyGroup, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"rubrica {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Align language models to a constitution that people can read."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and leave with its exit code: 0 done, 1 what was asked about failed, 2 wrong use.
+
+    A ``RubricaError`` is printed on one line of stderr; ``--debug``, anywhere on the line, raises it instead.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    try:
+        get_command(app).main(args=[arg for arg in args if arg != "--debug"], prog_name="rubrica")
+    except RubricaError as error:
+        if debug:
+            raise
+        error_line(f"error: {error}")
+        sys.exit(error.exit_code)
+    except SystemExit as leaving:
+        if leaving.code == 130:
+            error_line("interrupted; everything finished so far is kept")
+        raise
+    except KeyboardInterrupt:
+        error_line("interrupted; everything finished so far is kept")
+        sys.exit(130)

@@ -1,0 +1,5 @@
+"""``python -m rubrica.cli``."""
+
+from rubrica.cli import main
+
+main()

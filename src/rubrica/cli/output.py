@@ -1,0 +1,48 @@
+"""How every command prints: stdout carries the result (with ``--json``, JSON alone), stderr all the rest."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+"""Annotation of the ``--json`` flag: ``as_json: JsonFlag = False``."""
+
+
+def print_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> None:
+    """Print ``value`` as one JSON document on stdout; NaN and infinity are refused (``ValueError``)."""
+    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    sys.stdout.write(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A rich console that reads no markup in what it prints: texts of models and users are data."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def note(message: str) -> None:
+    """Tell the user something on stderr."""
+    console(stderr=True).print(plain(message))
+
+
+def error_line(message: str) -> None:
+    """Print ``message`` on stderr as one line, however many it had."""
+    from rich.text import Text
+
+    line = " ".join(plain(message).split())
+    head, colon, tail = line.partition(":")
+    text = Text.assemble((head, "bold red"), colon + tail) if head == "error" else Text(line)
+    console(stderr=True).print(text, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """``text`` with control characters replaced, so that it cannot move the cursor or recolour a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
