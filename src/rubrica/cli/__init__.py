@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-from typer.main import get_command
+from typer.main import get_command, get_group
 
 from rubrica import __version__
 from rubrica.cli.output import error_line
@@ -34,12 +34,13 @@ class _LazyGroup(TyperGroup):
             return None
         module, _, attribute = COMMANDS[cmd_name].partition(":")
         found = getattr(importlib.import_module(module), attribute)
-        if not isinstance(found, typer.Typer):
-            single = typer.Typer(add_completion=False, rich_markup_mode=None)
-            single.command(cmd_name)(found)
-            found = single
-        command = get_command(found)
-        command.name = cmd_name
+        if isinstance(found, typer.Typer):
+            group = get_group(found)
+            group.name = cmd_name
+            return group
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        single.command(cmd_name)(found)
+        command = get_command(single)
         assert isinstance(command, TyperCommand | TyperGroup)
         return command
 

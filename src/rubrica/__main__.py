@@ -1,4 +1,4 @@
-"""``python -m rubrica.cli``."""
+"""``python -m rubrica``."""
 
 from rubrica.cli import main
 
