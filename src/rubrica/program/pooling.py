@@ -22,7 +22,7 @@ from functools import lru_cache
 
 from pydantic import Field
 
-from rubrica.core.config import Config, content_hash
+from rubrica.core.config import Config
 from rubrica.core.records import (
     Dimension,
     DimensionScore,
@@ -37,6 +37,7 @@ from rubrica.core.records import (
     Scorecard,
     Verdict,
 )
+from rubrica.program.program import program_hash, questions
 
 GRADES: Mapping[Label, Fraction] = {
     Label.A: Fraction(1),
@@ -236,7 +237,7 @@ def _evaluate(program: Program, verdicts: Mapping[str, Verdict], veto: Veto | No
     vetoed_by: list[str] = []
     may_veto: set[str] = set()
     if veto is not None:
-        for question in _protected(program):
+        for question in (q for _, _, q in questions(program) if q.protected):
             verdict = verdicts.get(question.id)
             label = label_of(question, verdict)
             if label is None and veto.threshold(question.id) <= 1:
@@ -250,15 +251,7 @@ def _evaluate(program: Program, verdicts: Mapping[str, Verdict], veto: Veto | No
     return _Values(dimensions, principles, total, tuple(vetoed_by), frozenset(may_veto))
 
 
-def _protected(program: Program) -> Iterable[Question]:
-    for principle in program.principles:
-        for dimension in principle.dimensions:
-            yield from (q for q in dimension.questions if q.protected)
-
-
-@lru_cache(maxsize=32)
-def _program_hash(program: Program) -> str:
-    return content_hash(program)
+_hash_of = lru_cache(maxsize=32)(program_hash)  # every scorecard carries it
 
 
 def pool(
@@ -288,7 +281,7 @@ def pool(
         return found or Verdict(question_id=question.id, outcome=Outcome.SKIPPED, judge=judge)
 
     return Scorecard(
-        program=_program_hash(program),
+        program=_hash_of(program),
         judge=judge,
         principles=tuple(principle_score(p) for p in program.principles),
         total=values.total.value,
