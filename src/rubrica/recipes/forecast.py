@@ -1,0 +1,85 @@
+"""What a recipe will cost, worked out from its numbers alone: no model, no network, no file is touched.
+
+Judge calls are exact upper bounds: one for each question and text. Fewer are made where a verdict is known
+already or cannot change the reward. Tokens are rough: texts are taken at their longest, words at four
+characters a token.
+"""
+
+from rubrica.core.config import Config
+from rubrica.core.records import Program
+from rubrica.program.program import counts, questions
+from rubrica.recipes.config import Grpo, Recipe, ThinkSft
+
+CHARACTERS_PER_TOKEN = 4
+PROMPT_TOKENS = 100
+"""Assumed length of a prompt."""
+TEMPLATE_TOKENS = 180
+"""Assumed length of the judge's instruction and fences."""
+ANSWER_TOKENS = 30
+"""Assumed length of an answer: a short JSON object with one sentence."""
+
+
+class Forecast(Config):
+    """Upper bounds on what the stages of a recipe ask of the judge and of the models."""
+
+    questions: int
+    """Questions of the program."""
+    judge_calls: int
+    """Questions asked by GRPO: steps x prompts x group x 2 texts x questions."""
+    sft_judge_calls: int
+    """Questions asked by think-SFT about drafts: examples x questions."""
+    sft_check_calls: int
+    """Questions asked about revisions, and by a reference judge where there is one."""
+    diagnostic_calls: int
+    """Questions that full scorecards of GRPO's samples ask beyond the reward's; within ``judge_calls``."""
+    updates: int
+    """Optimizer steps of GRPO."""
+    rollouts: int
+    """Completions that GRPO samples."""
+    policy_tokens: int
+    """Tokens sampled in all stages, every text at its longest."""
+    judge_prompt_tokens: int
+    """Tokens read by the judge in all stages, nothing shared or cached."""
+    judge_completion_tokens: int
+    """Tokens written by the judge in all stages."""
+
+
+def forecast(recipe: Recipe, program: Program) -> Forecast:
+    """Return the forecast of ``recipe`` under ``program``."""
+    asked = counts(program)["all"].total
+    characters = sum(len(question.text) for _, _, question in questions(program))
+    # What one full scorecard reads besides the text itself.
+    fixed = asked * (TEMPLATE_TOKENS + PROMPT_TOKENS) + characters // CHARACTERS_PER_TOKEN
+    grpo_texts = draft_texts = check_texts = checks = rollouts = updates = diagnostics = sampled = read = 0
+    for stage in recipe.stages:
+        match stage:
+            case Grpo():
+                completions = stage.steps * stage.prompts_per_step * stage.group_size
+                updates += stage.steps
+                rollouts += completions
+                grpo_texts += 2 * completions
+                if stage.diagnostics_every:
+                    diagnostics += -(-stage.steps // stage.diagnostics_every) * stage.diagnostics_texts
+                sampled += completions * stage.max_completion_tokens
+                # Draft and revision share the completion's tokens.
+                read += completions * (2 * fixed + asked * stage.max_completion_tokens)
+            case ThinkSft():
+                draft_texts += stage.examples
+                check_texts += stage.examples
+                checks += 0 if stage.reference is None else 2 * stage.examples
+                length = stage.draft.max_tokens + stage.revision.max_tokens
+                sampled += stage.examples * length + stage.replay_examples * stage.revision.max_tokens
+                read += stage.examples * (2 * fixed + asked * length)
+    texts = grpo_texts + draft_texts + check_texts
+    return Forecast(
+        questions=asked,
+        judge_calls=grpo_texts * asked,
+        sft_judge_calls=draft_texts * asked,
+        sft_check_calls=check_texts * asked + checks,
+        diagnostic_calls=diagnostics * asked,
+        updates=updates,
+        rollouts=rollouts,
+        policy_tokens=sampled,
+        judge_prompt_tokens=read,
+        judge_completion_tokens=texts * asked * ANSWER_TOKENS,
+    )

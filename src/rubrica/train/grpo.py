@@ -1,0 +1,189 @@
+"""Group-relative policy optimisation by TRL's GRPOTrainer, unmodified, with one reward function.
+
+Advantages are (r - mean) / (std + 1e-4) within a group, the sample standard deviation (QA-LIGN, arXiv
+2506.08123, section 3). A reward of None takes its completion out of the group: no advantage, no part in the
+baseline. There is never a second reward function: a row counts as unscored only if all of them say None, and a
+zero-weight one that returns a number would turn a missing reward into a reward of 0.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from trl import GRPOConfig, GRPOTrainer
+
+from rubrica.core.config import Config, Json
+from rubrica.core.errors import TrainingError
+from rubrica.core.run import Stage
+from rubrica.train.arguments import Numerics, common_defaults, common_fixed, trainer_arguments
+from rubrica.train.callbacks import Progress, StageLog, newest_checkpoint, quiet, silence
+from rubrica.train.policy import Start, open_policy, save_policy
+
+LogMetric = Callable[[str, float], None]
+Rollout = Callable[[list[str], GRPOTrainer], dict[str, list[list[int]] | None]]
+"""Gets the prompts, each repeated for its group, and returns prompt_ids, completion_ids, logprobs (or None)."""
+
+
+class PromptRow(NamedTuple):
+    """One prompt of one step: its id and the rendered text whose tokens the policy continues."""
+
+    prompt_id: str
+    text: str
+
+
+class Completion(NamedTuple):
+    """One completion of one prompt, end token included where it ended by itself."""
+
+    prompt_id: str
+    token_ids: list[int]
+
+
+RewardFunction = Callable[[int, Sequence[Completion], LogMetric], Sequence[float | None]]
+"""Gets (step from 1, completions with those of a prompt side by side, log_metric); one reward each or None."""
+
+
+class GrpoSize(Config):
+    """What one update consists of."""
+
+    steps: int
+    """Updates."""
+    prompts: int
+    """Prompts of one update."""
+    group: int
+    """Completions of one prompt."""
+    max_completion_tokens: int
+    """Tokens of a completion at most."""
+    temperature: float
+    """Of the rollouts, which are otherwise unfiltered."""
+    save_steps: int
+    """Updates between checkpoints."""
+
+
+def grpo_arguments(
+    size: GrpoSize,
+    options: Mapping[str, Json],
+    numerics: Numerics,
+    output_dir: Path,
+    seed: int,
+    source: str | Path,
+) -> GRPOConfig:
+    """Return GRPOConfig: loss, scaling and batches such that each batch of rollouts gives one update.
+
+    ``per_device_train_batch_size`` may be any divisor of prompts x group; gradients are then accumulated, which
+    for ``loss_type`` grpo gives the same update.
+    """
+    completions = size.prompts * size.group
+    micro = options.get("per_device_train_batch_size", completions)
+    if not isinstance(micro, int) or micro < 1 or completions % micro:
+        raise TrainingError(
+            f"trainer.per_device_train_batch_size: {micro!r} does not divide the {completions} completions of a "
+            f"step ({size.prompts} prompts x {size.group})"
+        )
+    defaults = {
+        **common_defaults(numerics),
+        "learning_rate": 1e-6,
+        "beta": 0.001,
+        "lr_scheduler_type": "constant",
+        "loss_type": "grpo",
+        "per_device_train_batch_size": completions,
+    }
+    fixed = {
+        **common_fixed(output_dir, seed),
+        "max_steps": size.steps,
+        "save_steps": size.save_steps,
+        "num_generations": size.group,
+        "gradient_accumulation_steps": completions // micro,
+        "steps_per_generation": completions // micro,
+        "max_completion_length": size.max_completion_tokens,
+        "temperature": size.temperature,
+        "scale_rewards": "group",
+        "shuffle_dataset": False,
+        "log_completions": False,  # the store holds every rollout
+        "num_completions_to_print": 0,
+    }
+    return trainer_arguments(GRPOConfig, options, defaults=defaults, fixed=fixed, source=source)
+
+
+def checked_rewards(rewards: Sequence[float | None], expected: int) -> list[float | None]:
+    """Return ``rewards`` as a list; ``TrainingError`` unless there is one finite number or None each."""
+    if len(rewards) != expected:
+        raise TrainingError(
+            f"reward: got {len(rewards)} rewards for {expected} completions; expected one each"
+        )
+    for index, reward in enumerate(rewards):
+        if reward is not None and not math.isfinite(reward):
+            raise TrainingError(
+                f"reward: got {reward} for completion {index}; expected a finite number, or None for no signal"
+            )
+    return list(rewards)
+
+
+def train_grpo(
+    start: Start,
+    rows: Sequence[PromptRow],
+    reward: RewardFunction,
+    tokenizer: PreTrainedTokenizerBase,
+    stage: Stage,
+    size: GrpoSize,
+    options: Mapping[str, Json],
+    *,
+    seed: int,
+    source: str | Path = "recipe",
+    rollout: Rollout | None = None,
+    on_resume: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Train, write ``stage.model_dir`` and return the steps done; continues after a kill.
+
+    ``rows`` are steps x prompts prompts in the order in which they are used: one long epoch, because only
+    there a resumed run repeats nothing. ``on_resume`` gets the step of the checkpoint that training goes on
+    from (0: from the start), so that the caller can drop what it kept of later steps.
+    """
+    if len(rows) != size.steps * size.prompts:
+        raise TrainingError(f"grpo: got {len(rows)} prompts; expected {size.steps} steps x {size.prompts}")
+    with quiet():
+        args = grpo_arguments(size, options, Numerics(dtype=start.dtype), stage.checkpoints, seed, source)
+        model, peft_config = open_policy(start)
+        if isinstance(model, str):
+            args.model_init_kwargs = start.init_kwargs()
+        trainer = GRPOTrainer(
+            model=model,
+            args=args,
+            reward_funcs=_trl_reward(reward),
+            train_dataset=Dataset.from_list([{"prompt": r.text, "prompt_id": r.prompt_id} for r in rows]),
+            processing_class=tokenizer,
+            peft_config=peft_config,
+            rollout_func=rollout,
+            callbacks=[StageLog(stage, "grpo", size.steps, progress)],
+        )
+        silence(trainer)
+        newest = newest_checkpoint(stage.checkpoints)
+        done = newest[1] if newest else 0
+        stage.rewind(done)
+        if on_resume is not None:
+            on_resume(done)
+        trainer.train(resume_from_checkpoint=str(newest[0]) if newest else None)
+        save_policy(trainer.model, tokenizer, stage.model_dir, stage.path / "adapter", start.dtype)
+    return {"steps": float(trainer.state.global_step)}
+
+
+def _trl_reward(reward: RewardFunction) -> Callable[..., list[float | None]]:
+    """Return the one function that TRL calls once for each batch of rollouts."""
+
+    def rubric(
+        prompts: list[str],
+        completions: list[str],
+        completion_ids: list[list[int]],
+        prompt_id: list[str],
+        trainer_state: object,
+        log_metric: LogMetric,
+        **unused: object,
+    ) -> list[float | None]:
+        step = int(getattr(trainer_state, "global_step")) + 1  # noqa: B009
+        batch = [Completion(p, list(ids)) for p, ids in zip(prompt_id, completion_ids, strict=True)]
+        return checked_rewards(reward(step, batch, log_metric), len(batch))
+
+    return rubric
