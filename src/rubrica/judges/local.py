@@ -1,0 +1,266 @@
+"""A judge that runs in this process: any causal language model of ``transformers``.
+
+It does not sample. It reads the probabilities of the allowed answers where the answer would begin, and divides
+their scores by a fitted temperature.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Self, cast
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from pydantic import ValidationError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rubrica.core.config import Json, content_hash
+from rubrica.core.errors import DataError, JudgeError, UsageError
+from rubrica.core.records import Label, Outcome, Query, Question, Verdict
+from rubrica.judges.layout import Encoder, JudgeCard, Tokenizer, choose_layout, label_ids
+from rubrica.judges.template import allowed_labels
+from rubrica.judges.tree import Branch, CausalLM, Floats, Group, Ids, Mode, TreeScorer
+
+CARD = "rubrica_judge.json"
+
+
+class LocalJudge:
+    """Implements :class:`rubrica.core.ports.Judge` with a loaded model.
+
+    ``batch_tokens`` bounds the tokens of one forward pass, padding included; without it 4096 on a CPU, where
+    more does not fit the caches, and 16384 elsewhere. ``secret`` keys the fence around the text under judgment.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenizer: Tokenizer,
+        *,
+        card: JudgeCard | None = None,
+        batch_tokens: int | None = None,
+        secret: str = "",
+        weights: str | None = None,
+        mode: Mode | None = None,
+    ) -> None:
+        self._layout, layout_id, self._card = choose_layout(tokenizer, card, secret)
+        self._tokenizer, self._encoder = tokenizer, Encoder(tokenizer)
+        self._context = context_length(model)
+        self._scorer = TreeScorer(
+            model, batch_tokens or (4096 if model.device.type == "cpu" else 16_384), mode=mode
+        )
+        self._labels: dict[tuple[Label, ...], tuple[Ids, ...]] = {}
+        self._branches: dict[tuple[Ids, tuple[Label, ...]], Branch] = {}
+        identity: Json = {
+            "weights": weights or state_hash(model),
+            "tokenizer": tokenizer_hash(tokenizer),
+            "layout": layout_id,
+            "labels": {label.value: text for label, text in self._card.labels.items()},
+            "temperature": self._card.temperature,
+            "dtype": str(model.dtype),
+        }
+        self._fingerprint = f"local-{content_hash(identity)}"
+
+    @classmethod
+    def load(
+        cls,
+        path_or_hub_id: str | Path,
+        *,
+        batch_tokens: int | None = None,
+        dtype: str = "auto",
+        device: str | None = None,
+        secret: str = "",
+    ) -> Self:
+        """Load weights (safetensors only), tokenizer and, where there is one, ``rubrica_judge.json``.
+
+        ``dtype`` is ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``; ``device`` a torch device,
+        by default the accelerator if there is one. Raises :class:`JudgeError` if the model cannot be loaded,
+        :class:`DataError` for a faulty ``rubrica_judge.json``.
+        """
+        folder = checkpoint_folder(path_or_hub_id)
+        if dtype not in ("auto", "float32", "bfloat16", "float16"):
+            raise UsageError(
+                f"judge {path_or_hub_id}: dtype {dtype!r}; expected auto, float32, bfloat16 or float16"
+            )
+        card = read_card(folder)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+            model = model.to(device or default_device()).eval()
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            raise JudgeError(
+                f"judge {path_or_hub_id}: cannot be loaded ({' '.join(str(error).split())[:300]}); "
+                "expected a causal language model in Hugging Face format with safetensors weights"
+            ) from error
+        return cls(
+            cast(CausalLM, model),
+            cast(Tokenizer, tokenizer),
+            card=card,
+            batch_tokens=batch_tokens,
+            secret=secret,
+            weights=weights_hash(folder),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, tokenizer, layout, spelling of the answers, temperature and dtype."""
+        return self._fingerprint
+
+    @property
+    def mode(self) -> Mode:
+        """``tree`` where all questions about a text share one pass, else ``plain``: a pass per question."""
+        return self._scorer.mode
+
+    @property
+    def veto_thresholds(self) -> dict[str, float]:
+        """Per question id: probability of FALSE from which a protected gate vetoes."""
+        return dict(self._card.veto_thresholds)
+
+    def answer(self, queries: Sequence[Query]) -> Iterator[tuple[int, Verdict]]:
+        """Yield ``(index, verdict)`` for every query, batch by batch, in the order of computation."""
+        groups: dict[Ids, Group] = {}
+        allowed: list[tuple[Label, ...]] = []
+        prefixes: dict[tuple[int, str], Ids] = {}
+        for index, query in enumerate(queries):
+            allowed.append(allowed_labels(query.question))
+            prefix, branch = self._encode(query, allowed[-1], prefixes)
+            length = len(prefix) + branch.longest
+            if self._context is not None and length > self._context:
+                reason = f"longer than the judge's context ({length} > {self._context} tokens)"
+                yield index, self._failed(query.question, reason)
+                continue
+            group = groups.setdefault(prefix, Group(prefix, [], []))
+            cast(list[Branch], group.branches).append(branch)
+            cast(list[int], group.owners).append(index)
+        batches = self._scorer.score(list(groups.values()))
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches, None)
+            except torch.OutOfMemoryError as error:
+                raise JudgeError("judge: out of memory on the device; lower batch_tokens") from error
+            if batch is None:
+                return
+            seconds = (time.perf_counter() - start) / len(batch.owners)
+            for owner, scores, tokens in zip(batch.owners, batch.logprobs, batch.tokens, strict=True):
+                yield owner, self._verdict(queries[owner].question, allowed[owner], scores, tokens, seconds)
+
+    def _encode(
+        self, query: Query, allowed: tuple[Label, ...], prefixes: dict[tuple[int, str], Ids]
+    ) -> tuple[Ids, Branch]:
+        parts = self._layout(query)
+        # the caller holds the prompts, so an id names one prompt throughout the call
+        key = (id(query.prompt), query.text)
+        prefix = prefixes.get(key)
+        if prefix is None:
+            prefix = prefixes[key] = self._encoder.encode(parts.shared)
+        own = self._encoder.encode(parts.own, keep=True)
+        branch = self._branches.get((own, allowed))
+        if branch is None:
+            labels = self._labels.get(allowed)
+            if labels is None:
+                labels = self._labels[allowed] = label_ids(self._tokenizer, self._card, allowed)
+            if len(self._branches) >= 20_000:
+                self._branches.clear()
+            branch = self._branches[own, allowed] = Branch(own, labels)
+        return prefix, branch
+
+    def _verdict(
+        self, question: Question, allowed: tuple[Label, ...], scores: Floats, tokens: int, seconds: float
+    ) -> Verdict:
+        if not np.isfinite(scores).all():
+            return self._failed(question, "the model gave a score that is not finite")
+        weights = np.exp((scores - scores.max()) / self._card.temperature)
+        shares = (weights / weights.sum()).tolist()
+        label = allowed[int(np.argmax(shares))]
+        return Verdict(
+            question_id=question.id,
+            outcome=Outcome.NOT_APPLICABLE if label is Label.NA else Outcome.ANSWERED,
+            label=label,
+            probabilities=dict(zip(allowed, shares, strict=True)),
+            judge=self._fingerprint,
+            prompt_tokens=tokens,
+            seconds=seconds,
+        )
+
+    def _failed(self, question: Question, reason: str) -> Verdict:
+        return Verdict(
+            question_id=question.id, outcome=Outcome.FAILED, reason=reason, judge=self._fingerprint
+        )
+
+
+def default_device() -> str:
+    """The accelerator if torch sees one, else ``cpu``."""
+    return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+
+
+def context_length(model: CausalLM) -> int | None:
+    """Most positions that the model takes, or None where its configuration names no limit."""
+    return cast("int | None", getattr(model.config, "max_position_embeddings", None))
+
+
+def checkpoint_folder(path_or_hub_id: str | Path) -> Path:
+    """Folder of a checkpoint; a hub id is downloaded (or found in the cache) first."""
+    folder = Path(path_or_hub_id).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(
+            snapshot_download(
+                str(path_or_hub_id), allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise JudgeError(
+            f"model {path_or_hub_id}: no such folder, and not to be had from the hub "
+            f"({' '.join(str(error).split())[:200]})"
+        ) from error
+
+
+def read_card(folder: Path) -> JudgeCard | None:
+    """Read ``rubrica_judge.json`` if the checkpoint has one."""
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    try:
+        return JudgeCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(path, f"{where}: {first['msg']}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(path, f"not JSON ({error})") from None
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the safetensors files of ``folder``; a file is read again only when it has changed."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        stat = path.stat()
+        digest.update(_file_hash(path, stat.st_size, stat.st_mtime_ns))
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _file_hash(path: Path, size: int, mtime_ns: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def state_hash(model: CausalLM) -> str:
+    """SHA-256 over names and bytes of the weights of a model in memory."""
+    digest = hashlib.sha256()
+    for name, tensor in cast(torch.nn.Module, model).state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
+    """Hash of the tokenizer's vocabulary, merges and rules."""
+    state = cast(dict[str, Json], json.loads(tokenizer.backend_tokenizer.to_str()))
+    return content_hash({key: state[key] for key in sorted(state) if key not in ("truncation", "padding")})
