@@ -1,0 +1,387 @@
+"""One OpenAI-compatible chat endpoint: bounded, retried, rate-limited calls in a background thread.
+
+Shared by the judge and the generator that speak to a server. A call ends in one of three ways: a
+:class:`ChatReply`; a :class:`CallFailed` with the reason; or, when nothing could ever work (no such model,
+wrong key, nobody listening) and no call has succeeded yet, the error class that the caller named.
+"""
+
+import asyncio
+import os
+import queue
+import random
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import TypeVar, cast
+from urllib.parse import urlsplit, urlunsplit
+
+import openai
+from openai.types.chat import ChatCompletionMessageParam
+from pydantic import BaseModel, Field, JsonValue, NonNegativeInt, ValidationError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from rubrica.core.errors import RubricaError, UsageError
+from rubrica.core.limits import Clock, RateLimit
+from rubrica.core.records import Message
+
+MAX_BODY = 1_000_000
+"""Bytes of a reply's body that are read at most."""
+_RETRIED = {408, 409, 429}
+_REMEDIES = {
+    401: "put a valid key into the environment variable {key_env}",
+    403: "the key in {key_env} may not use this model; use another key or model",
+    404: "no such model or path there; check the model's name and that the URL ends in /v1",
+}
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+class CallFailed(Exception):
+    """One call failed for good; the message says why. ``status`` is the HTTP status, where there was one."""
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class _Transient(Exception):
+    """An attempt failed in a way that may pass."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class TokenLogprob(BaseModel):
+    """One candidate for a token. ``logprob`` is natural, and as the server sent it: perhaps NaN."""
+
+    token: str
+    logprob: float
+
+
+class _Position(BaseModel):
+    top_logprobs: tuple[TokenLogprob, ...]
+
+
+class _Logprobs(BaseModel):
+    content: tuple[_Position, ...] = Field(min_length=1)
+
+
+class _Text(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Text
+    logprobs: object = None
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: NonNegativeInt = 0
+    completion_tokens: NonNegativeInt = 0
+
+
+class _Body(BaseModel):
+    choices: tuple[_Choice, ...] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+class ChatReply(BaseModel):
+    """What the endpoint answered. ``top`` holds the candidates for the first token; empty where not offered."""
+
+    text: str
+    top: tuple[TokenLogprob, ...] = ()
+    finished: bool = True
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class ChatRequest(BaseModel):
+    """One call. ``top_logprobs`` 0 asks for none; ``extra`` goes into the body as it is."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    top_logprobs: int = 0
+    extra: dict[str, JsonValue] = {}
+
+    def body(self, refused: set[str]) -> dict[str, JsonValue]:
+        """Return the request's options, without those that the endpoint refused earlier."""
+        length = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
+        options: dict[str, JsonValue] = {length: self.max_tokens, "temperature": self.temperature}
+        if self.top_p < 1:
+            options["top_p"] = self.top_p
+        if "seed" not in refused:
+            options["seed"] = self.seed
+        if self.top_logprobs and "logprobs" not in refused:
+            options |= {"logprobs": True, "top_logprobs": self.top_logprobs}
+        return options | self.extra
+
+
+class Chat:
+    """One model behind one endpoint."""
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        *,
+        unusable: type[RubricaError],
+        api_key_env: str = "OPENAI_API_KEY",
+        concurrency: int = 16,
+        timeout: float = 60.0,
+        retries: int = 4,
+        rpm: int | None = None,
+        tpm: int | None = None,
+        backoff: float = 0.5,
+    ) -> None:
+        """``timeout`` bounds one task in seconds, retries and pauses included; one attempt gets half of it.
+
+        ``backoff`` is the longest first pause in seconds; it doubles, and the pause is drawn below it.
+        ``unusable`` is raised when the endpoint cannot work at all. ``UsageError``: no URL, or a wrong limit.
+        """
+        parts = urlsplit(base_url)
+        self.model, self.url = model, clean_url(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"server {self.url!r}: expected a base URL such as http://localhost:8000/v1")
+        if min(concurrency, timeout, rpm or 1, tpm or 1) <= 0 or retries < 0:
+            raise UsageError(
+                f"server {self.url}: concurrency, timeout, rpm and tpm must be positive, retries not negative"
+            )
+        self.unusable, self.api_key_env, self.timeout = unusable, api_key_env, timeout
+        self.retries, self.backoff, self.limit = retries, backoff, RateLimit(rpm, tpm)
+        self.reached = False
+        """True once a call has succeeded: from then on no single failure condemns the endpoint."""
+        self.refused: set[str] = set()
+        """Options that the endpoint does not take: ``seed``, ``max_tokens``, ``logprobs``."""
+        self._base_url, self._concurrency = base_url, concurrency
+
+    def client(self) -> openai.AsyncOpenAI:
+        """Return a client that makes one attempt a call. Use it as an async context manager."""
+        return openai.AsyncOpenAI(
+            api_key=os.environ.get(self.api_key_env) or "none",
+            base_url=self._base_url,
+            max_retries=0,
+            timeout=self.timeout,
+            # A compressed reply could unfold far beyond the cap on its size.
+            default_headers={"Accept-Encoding": "identity"},
+        )
+
+    def stream(
+        self, items: Sequence[ItemT], handle: Callable[["Session", ItemT], Awaitable[ResultT]]
+    ) -> Iterator[tuple[int, ResultT]]:
+        """Yield ``(index, result)`` of ``handle(session, item)`` in the order in which the tasks end.
+
+        As long as the endpoint has never answered, the first item goes alone. An exception of ``handle`` ends
+        the stream and is raised here; leaving the stream early cancels what is under way.
+        """
+        if not items:
+            return
+        results: queue.SimpleQueue[tuple[int, ResultT] | BaseException | None] = queue.SimpleQueue()
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(
+            self._fan_out(items, handle, lambda index, result: results.put((index, result)))
+        )
+        threading.Thread(target=_run, args=(loop, task, results.put), name="chat", daemon=True).start()
+        try:
+            while (found := results.get()) is not None:
+                if isinstance(found, BaseException):
+                    raise found.exceptions[0] if isinstance(found, BaseExceptionGroup) else found
+                yield found
+        finally:
+            with suppress(RuntimeError):  # the loop is closed already
+                loop.call_soon_threadsafe(task.cancel)
+
+    async def _fan_out(
+        self,
+        items: Sequence[ItemT],
+        handle: Callable[["Session", ItemT], Awaitable[ResultT]],
+        done: Callable[[int, ResultT], None],
+    ) -> None:
+        numbered = iter(enumerate(items))
+        async with self.client() as client:
+            session = Session(self, client)
+
+            async def work(count: int | None = None) -> None:
+                for number, (index, item) in enumerate(numbered, 1):
+                    done(index, await handle(session, item))
+                    if number == count:
+                        return
+
+            if not self.reached:
+                await work(1)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._concurrency, len(items))):
+                    group.create_task(work())
+
+
+def _run(
+    loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], put: Callable[[BaseException | None], None]
+) -> None:
+    """Run ``task`` to its end and say how it ended, whatever happens."""
+    try:
+        loop.run_until_complete(task)
+        put(None)
+    except BaseException as error:
+        put(error)
+    finally:
+        loop.close()
+
+
+class Session:
+    """The calls of one :meth:`Chat.stream`."""
+
+    def __init__(self, chat: Chat, client: openai.AsyncOpenAI) -> None:
+        self._chat, self._client = chat, client
+
+    def clock(self) -> Clock:
+        """Return the allowance of time for one task; several calls may share it."""
+        return Clock(self._chat.timeout)
+
+    async def call(self, request: ChatRequest, clock: Clock) -> ChatReply:
+        """Make one call within ``clock``; raises ``CallFailed``, or the endpoint's ``unusable`` error."""
+        chat = self._chat
+        pauses: list[float] = [
+            random.uniform(0.5, 1.0) * chat.backoff * 2.0**n for n in range(chat.retries + 1)
+        ]
+
+        def wait(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = error.wait if isinstance(error, _Transient) else 0.0
+            return max(asked, pauses[state.attempt_number - 1])
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_Transient),
+            # A pause that outlasts the task would only delay the news.
+            stop=lambda state: state.attempt_number > chat.retries or wait(state) >= clock.left,
+            wait=wait,
+            sleep=clock.pause,
+            reraise=True,
+        )
+        try:
+            reply: ChatReply = await retrying(self._attempt, request, clock)
+        except _Transient as error:
+            raise CallFailed(str(error)) from None
+        chat.reached = True
+        return reply
+
+    async def _attempt(self, request: ChatRequest, clock: Clock) -> ChatReply:
+        letters = sum(len(message.content) for message in request.messages)
+        await self._chat.limit.admit(letters // 4 + request.max_tokens)
+        with clock.running() as seconds:
+            try:
+                async with asyncio.timeout(seconds):
+                    return _read(await self._fetch(request))
+            except (TimeoutError, openai.APITimeoutError):
+                raise _Transient(f"no reply within {seconds:.3g} s") from None
+
+    async def _fetch(self, request: ChatRequest) -> bytes:
+        options = request.body(self._chat.refused)
+        create = partial(
+            self._client.chat.completions.with_streaming_response.create,
+            model=self._chat.model,
+            messages=cast(list[ChatCompletionMessageParam], [m.model_dump() for m in request.messages]),
+            extra_body=options,
+        )
+        try:
+            async with create() as response:
+                return await _bounded(response.iter_bytes())
+        except openai.APITimeoutError:
+            raise
+        except openai.APIConnectionError as error:
+            raise self._connection(error) from None
+        except openai.APIStatusError as error:
+            if self._learn(error, options):
+                return await self._fetch(request)
+            raise self._status(error) from None
+        except openai.OpenAIError as error:
+            raise CallFailed(f"{type(error).__name__}: {str(error)[:200]}") from None
+
+    def _connection(self, error: openai.APIConnectionError) -> Exception:
+        cause = error.__cause__ or error
+        reason = f"connection failed: {str(cause)[:200] or type(cause).__name__}"
+        # The transport's own name for a connection that never came about: refused, unknown host, bad TLS.
+        if type(cause).__name__ == "ConnectError" and not self._chat.reached:
+            return self._chat.unusable(
+                f"{self._chat.url}: {reason}; start the server there, or correct the URL"
+            )
+        return _Transient(reason)
+
+    def _learn(self, error: openai.APIStatusError, options: dict[str, JsonValue]) -> bool:
+        """Note which option of this call the endpoint refuses; False when it is none of those that may go."""
+        said = error.message[:300]
+        unwanted: list[str] = [name for name in ("logprobs", "seed") if name in options and name in said]
+        if "max_tokens" in options and "max_completion_tokens" in said:
+            unwanted = ["max_tokens"]
+        if error.status_code in (400, 422):
+            self._chat.refused.update(unwanted)
+            return bool(unwanted)
+        return False
+
+    def _status(self, error: openai.APIStatusError) -> Exception:
+        chat, status, said = self._chat, error.status_code, " ".join(error.message.split())[:300]
+        key = os.environ.get(chat.api_key_env)
+        reason = f"HTTP {status}: {said.replace(key, '***') if key else said}"
+        if status in _RETRIED or status >= 500:
+            return _Transient(reason, wait=_retry_after(error.response.headers))
+        if status in _REMEDIES and not chat.reached:
+            remedy = _REMEDIES[status].format(key_env=chat.api_key_env)
+            return chat.unusable(f"model {chat.model!r} at {chat.url}: {reason}; {remedy}")
+        return CallFailed(reason, status)
+
+
+def clean_url(url: str) -> str:
+    """Return the URL without credentials, query and trailing slash, for messages and fingerprints."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+
+
+async def _bounded(chunks: AsyncIterator[bytes]) -> bytes:
+    """Read a body of at most ``MAX_BODY`` bytes."""
+    body = bytearray()
+    try:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise CallFailed(f"the reply is larger than {MAX_BODY} bytes")
+    except CallFailed:
+        raise
+    except Exception as error:  # the transport's own errors: while streaming the client does not wrap them
+        raise _Transient(f"connection lost in the reply: {type(error).__name__}") from None
+    return bytes(body)
+
+
+def _read(body: bytes) -> ChatReply:
+    try:
+        found = _Body.model_validate_json(body)
+    except ValidationError:
+        start = " ".join(body[:80].decode(errors="replace").split())
+        raise CallFailed(f"the reply is no chat completion: {start!r}") from None
+    choice, usage = found.choices[0], found.usage or _Usage()
+    top: tuple[TokenLogprob, ...] = ()
+    with suppress(ValidationError):
+        top = _Logprobs.model_validate(choice.logprobs).content[0].top_logprobs
+    return ChatReply(
+        text=choice.message.content or "",
+        top=top,
+        finished=choice.finish_reason != "length",
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+    )
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that the server asks to wait: a number or a date; 0 where it says nothing readable."""
+    value = headers.get("retry-after", "")
+    with suppress(ValueError):
+        return max(0.0, min(float(value), 3600.0))
+    with suppress(ValueError, TypeError):
+        when = parsedate_to_datetime(value)
+        return max(0.0, min((when - datetime.now(UTC)).total_seconds(), 3600.0))
+    return 0.0
