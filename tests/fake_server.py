@@ -96,17 +96,28 @@ class FakeServer:
         app.post("/v1/chat/completions")(self._handle)
         config = uvicorn.Config(app, log_config=None, log_level="critical", lifespan="off", http="h11")
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, args=(listener,), daemon=True)
         self._thread.start()
         while not self._server.started:
             time.sleep(0.005)
 
+    def _serve(self, listener: socket.socket) -> None:
+        self._loop.run_until_complete(self._server.serve([listener]))
+        self._loop.close()
+
     def stop(self) -> None:
-        """Die: abort what is under way and free the port."""
+        """Die: abort what is under way and free the port. Does nothing when dead."""
+        if self._loop.is_closed():
+            return
         self._server.should_exit = self._server.force_exit = True
-        for connection in list(self._server.server_state.connections):
-            connection.transport.abort()
+        self._loop.call_soon_threadsafe(self._abort)
         self._thread.join(5)
+
+    def _abort(self, peer: object = None) -> None:
+        for connection in list(self._server.server_state.connections):
+            if peer is None or connection.client == peer:
+                connection.transport.abort()
 
     async def _handle(self, request: Request) -> Response:
         body = json.loads(await request.body())
@@ -121,9 +132,7 @@ class FakeServer:
         finally:
             self.busy -= 1
         if reply.reset:
-            for connection in list(self._server.server_state.connections):
-                if connection.scope is request.scope or connection.client == tuple(request.client):
-                    connection.transport.abort()
+            self._abort(peer=tuple(request.client))
         headers = {"content-type": "application/json", **reply.headers}
         if reply.trickle:
 

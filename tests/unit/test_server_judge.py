@@ -255,7 +255,6 @@ def test_a_server_that_dies_for_good_fails_the_rest_and_raises_nothing(fake_serv
             fake_server.stop()
     assert len(verdicts) == 12
     assert {v.outcome for v in verdicts[6:]} == {Outcome.FAILED}
-    fake_server.start()
 
 
 # --- an endpoint that cannot work ---------------------------------------------------------------
@@ -283,7 +282,6 @@ def test_nobody_listening_is_one_clear_error(fake_server):
     with pytest.raises(JudgeError, match=r"127\.0\.0\.1.*start the server"):
         list(judge(fake_server).answer([query()] * 20))
     assert time.monotonic() - start < 1.0
-    fake_server.start()
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://h/v1", "http://"])

@@ -1,0 +1,88 @@
+"""From what a recipe or a flag says about a judge to a judge."""
+
+import re
+from collections.abc import Callable, Mapping
+
+from pydantic import Field
+
+from rubrica.core.config import Config
+from rubrica.core.errors import UsageError, nearest
+from rubrica.core.ports import Judge
+from rubrica.core.records import NonEmpty
+from rubrica.judges.template import Mode
+
+EXAMPLES = "lab, lab-oracle, local:PATH, openai:MODEL@http://localhost:8000/v1"
+_SERVER = re.compile(r"openai:(?P<model>\S+?)@(?P<url>https?://\S+)")
+
+
+class JudgeConfig(Config):
+    """A judge and how it is asked. In a recipe a plain string stands for ``spec`` alone."""
+
+    spec: NonEmpty
+    """``lab``, ``lab-oracle``, ``local:PATH`` (or a hub id) or ``openai:MODEL@URL``."""
+    mode: Mode = "label"
+    """Servers: ``label`` reads the probabilities of the answers, ``reason`` asks for a sentence as well."""
+    concurrency: int = Field(default=16, ge=1)
+    """Servers: calls under way at a time."""
+    rpm: int | None = Field(default=None, ge=1)
+    """Servers: most calls in any minute; None: no limit."""
+    tpm: int | None = Field(default=None, ge=1)
+    """Servers: most tokens in any minute, estimated as a quarter of the letters; None: no limit."""
+    timeout: float = Field(default=60.0, gt=0)
+    """Servers: seconds for one question, retries and pauses included; one attempt gets half of them."""
+    retries: int = Field(default=4, ge=0)
+    """Servers: further attempts after a fault that may pass."""
+    max_tokens: int = Field(default=512, ge=16)
+    """Servers: room for a reply in mode ``reason``."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Local judges: tokens in one forward pass; None chooses by device."""
+    api_key_env: NonEmpty = "OPENAI_API_KEY"
+    """Servers: environment variable that holds the key; a server without keys needs none."""
+
+
+def make_judge(
+    config: str | JudgeConfig, *, secret: str, builtin: Mapping[str, Callable[[], Judge]]
+) -> Judge:
+    """Build the judge that ``config`` names; ``builtin`` makes those that ship with Rubrica.
+
+    ``secret`` is the store's: it keys the fence around the text under judgment. Raises ``UsageError`` when
+    the spec names no kind of judge, and what loading the judge raises.
+    """
+    if isinstance(config, str):
+        config = JudgeConfig(spec=config) if config.strip() else JudgeConfig(spec="(empty)")
+    spec = config.spec.strip()
+    if spec in builtin:
+        return builtin[spec]()
+    kind, _, rest = spec.partition(":")
+    if kind == "local" and rest:
+        from rubrica.judges.local import LocalJudge  # torch, only where it is used
+
+        return LocalJudge.load(rest, batch_tokens=config.batch_tokens, secret=secret)
+    if kind == "openai":
+        return _server(spec, config, secret)
+    known = [*builtin, "local:", "openai:"]
+    raise UsageError(f"judge {spec!r}: no such judge{nearest(spec, known)}; expected one of {EXAMPLES}")
+
+
+def _server(spec: str, config: JudgeConfig, secret: str) -> Judge:
+    from rubrica.judges.server import ServerJudge  # the HTTP client takes half a second to import
+
+    found = _SERVER.fullmatch(spec)
+    if not found:
+        raise UsageError(
+            f"judge {spec!r}: expected openai:MODEL@URL with a full URL, "
+            "for example openai:my-model@http://localhost:8000/v1"
+        )
+    return ServerJudge(
+        found["model"],
+        found["url"],
+        secret=secret,
+        api_key_env=config.api_key_env,
+        mode=config.mode,
+        concurrency=config.concurrency,
+        timeout=config.timeout,
+        retries=config.retries,
+        rpm=config.rpm,
+        tpm=config.tpm,
+        max_tokens=config.max_tokens,
+    )

@@ -1,0 +1,57 @@
+import pytest
+from pydantic import ValidationError
+
+from fake_server import completion
+from rubrica.core.errors import JudgeError, UsageError
+from rubrica.core.records import Label, Message, Prompt, Query, Question, QuestionKind
+from rubrica.judges.factory import JudgeConfig, make_judge
+from rubrica.judges.server import ServerJudge
+
+QUERY = Query(
+    prompt=Prompt(id="1", messages=(Message(role="user", content="Hello"),)),
+    text="Good day.",
+    question=Question(id="s", kind=QuestionKind.GRADED, text="How clear is it?", clause="c"),
+)
+
+
+def test_a_builtin_is_made_by_its_maker(fake_server):
+    shipped = ServerJudge("m", fake_server.url, secret="s")
+    assert make_judge("lab", secret="s", builtin={"lab": lambda: shipped}) is shipped
+    assert make_judge(JudgeConfig(spec=" lab "), secret="s", builtin={"lab": lambda: shipped}) is shipped
+
+
+def test_a_server_spec_reaches_the_model_that_it_names(fake_server):
+    fake_server.answer = lambda body: completion('{"answer": "B"}')
+    config = JudgeConfig(spec=f"openai:org/model-7b@v2@{fake_server.url}", mode="reason", max_tokens=33)
+    [(_, verdict)] = make_judge(config, secret="s", builtin={}).answer([QUERY])
+    assert verdict.label is Label.B
+    assert fake_server.requests[0]["model"] == "org/model-7b@v2"
+    assert fake_server.requests[0]["max_tokens"] == 33
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("labb", "did you mean 'lab'"),
+        ("", "expected one of lab, lab-oracle, local:PATH"),
+        ("local:", "expected one of"),
+        ("gpt-4o", "openai:MODEL@http"),
+        ("openai:m@localhost:8000/v1", "full URL"),
+        ("openai:@http://h/v1", "full URL"),
+        ("openai:m", "for example openai:my-model@"),
+    ],
+)
+def test_a_wrong_spec_is_told_what_is_right(spec, said):
+    with pytest.raises(UsageError, match=said):
+        make_judge(spec, secret="s", builtin={"lab": lambda: pytest.fail("not asked for")})
+
+
+def test_a_local_judge_that_is_not_there_is_a_clear_error(tmp_path):
+    with pytest.raises((JudgeError, UsageError), match="nowhere"):
+        make_judge(f"local:{tmp_path / 'nowhere'}", secret="s", builtin={})
+
+
+def test_limits_are_checked():
+    for wrong in ({"concurrency": 0}, {"timeout": 0}, {"rpm": 0}, {"mode": "chat"}, {"speed": 1}):
+        with pytest.raises(ValidationError):
+            JudgeConfig(spec="lab", **wrong)
