@@ -4,12 +4,13 @@ Source of the structure: QA-LIGN (arXiv 2506.08123), section 3 and Algorithm 2.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from rubrica.core.config import Json, content_hash, key_line, read_yaml, validate
-from rubrica.core.errors import DataError
+from rubrica.core.errors import DataError, nearest
 from rubrica.core.records import (
     Constitution,
     Dimension,
@@ -79,68 +80,88 @@ def question_hash(question: Question) -> str:
     return content_hash({"kind": question.kind.value, "text": question.text, "protected": question.protected})
 
 
-def questions(program: Program) -> Iterator[tuple[Principle, Dimension, Question]]:
-    """Every question with its principle and dimension, in order."""
+def dimensions(program: Program) -> Iterator[tuple[Principle, Dimension]]:
+    """Every dimension with its principle, in order."""
     for principle in program.principles:
         for dimension in principle.dimensions:
-            for question in dimension.questions:
-                yield principle, dimension, question
+            yield principle, dimension
+
+
+def questions(program: Program) -> Iterator[tuple[Principle, Dimension, Question]]:
+    """Every question with its principle and dimension, in order."""
+    for principle, dimension in dimensions(program):
+        for question in dimension.questions:
+            yield principle, dimension, question
 
 
 def counts(program: Program) -> dict[str, Counts]:
     """Counts by principle id, and of the whole program under ``all``."""
     found = {principle.id: _count(principle.dimensions) for principle in program.principles}
-    every = [dimension for principle in program.principles for dimension in principle.dimensions]
-    return {**found, "all": _count(every)}
+    return {**found, "all": _count([dimension for _, dimension in dimensions(program)])}
 
 
-def _count(dimensions: tuple[Dimension, ...] | list[Dimension]) -> Counts:
-    kinds = Counter(question.kind for dimension in dimensions for question in dimension.questions)
+def _count(found: Sequence[Dimension]) -> Counts:
+    kinds = Counter(question.kind for dimension in found for question in dimension.questions)
     return Counts(
-        dimensions=len(dimensions),
+        dimensions=len(found),
         gates=kinds[QuestionKind.GATE],
         graded=kinds[QuestionKind.GRADED],
         total=kinds.total(),
     )
 
 
+class Problem(NamedTuple):
+    """Why a program cannot be judged as meant, and where in the file."""
+
+    rule: Literal["caps", "repeated-id", "duplicate", "compound", "unknown-clause"]
+    where: str
+    """Id of the principle, dimension or question."""
+    loc: Loc
+    message: str
+
+
 def validate_program(program: Program, path: str | Path, constitution: Constitution | None = None) -> None:
-    """Refuse, with a ``DataError`` that names file and line, a program that cannot be judged as meant.
+    """Refuse, with a ``DataError`` that names file and line, a program with any of :func:`problems`."""
+    for problem in problems(program, constitution):
+        raise DataError(path, problem.message, key_line(path, problem.loc))
+
+
+def problems(program: Program, constitution: Constitution | None = None) -> Iterator[Problem]:
+    """Everything for which a program is refused.
 
     Ids must be unique (questions, dimensions, principles; ``all`` is taken by the counts); no two questions may
-    read alike; a question must ask one thing; at most one principle caps; where ``constitution`` is given every
-    question's clause must be one of its own.
+    read alike but for case and spaces; a question must ask one thing; at most one principle caps; where
+    ``constitution`` is given every question's clause must be one of its own.
     """
-    for loc, problem in _problems(program, constitution):
-        raise DataError(path, problem, key_line(path, loc))
-
-
-def _problems(program: Program, constitution: Constitution | None) -> Iterator[tuple[Loc, str]]:
     capping = [(p, principle.id) for p, principle in enumerate(program.principles) if principle.caps]
-    if len(capping) > 1:
-        first, second = capping[0][1], capping[1][1]
-        yield (
-            ["principles", capping[1][0], "caps"],
-            f"principles {first!r} and {second!r} both have caps: true; at most one may bound the total",
+    for p, id in capping[1:]:
+        message = (
+            f"principles {capping[0][1]!r} and {id!r} both have caps: true; at most one may bound the total"
         )
+        yield Problem("caps", id, ["principles", p, "caps"], message)
     yield from _repeated_ids(program)
-    known = None if constitution is None else {clause.id for _, clause in clauses(constitution)}
     texts: dict[str, str] = {}
     for loc, question in _located(program):
+        name = f"question {question.id!r}"
         if (same := texts.setdefault(normalized(question.text), question.id)) != question.id:
-            yield [*loc, "text"], f"question {question.id!r} asks the same as {same!r}; remove one"
-        if second_asking := askings(question.text):
-            yield (
-                [*loc, "text"],
-                f"question {question.id!r} asks more than one thing (compound: {second_asking[:60]!r}); "
-                "split it into two questions",
-            )
-        if known is not None and constitution is not None and question.clause not in known:
-            yield (
-                [*loc, "clause"],
+            message = f"{name} asks the same as {same!r}; remove one"
+            yield Problem("duplicate", question.id, [*loc, "text"], message)
+        if second := askings(question.text):
+            message = f"{name} asks more than one thing (compound: {second.strip()[:60]!r}); split it"
+            yield Problem("compound", question.id, [*loc, "text"], message)
+    if constitution is not None:
+        yield from _unknown_clauses(program, constitution)
+
+
+def _unknown_clauses(program: Program, constitution: Constitution) -> Iterator[Problem]:
+    known = {clause.id for _, clause in clauses(constitution)}
+    for loc, question in _located(program):
+        if question.clause not in known:
+            message = (
                 f"question {question.id!r} serves clause {question.clause!r}, which constitution "
-                f"{constitution.name!r} does not have",
+                f"{constitution.name!r} does not have{nearest(question.clause, known)}"
             )
+            yield Problem("unknown-clause", question.id, [*loc, "clause"], message)
 
 
 def _located(program: Program) -> Iterator[tuple[Loc, Question]]:
@@ -150,28 +171,16 @@ def _located(program: Program) -> Iterator[tuple[Loc, Question]]:
                 yield ["principles", p, "dimensions", d, "questions", q], question
 
 
-def _repeated_ids(program: Program) -> Iterator[tuple[Loc, str]]:
-    seen: dict[str, set[str]] = {"principle": {"all"}, "dimension": set(), "question": set()}
-
-    def repeated(kind: str, id: str) -> bool:
-        if id in seen[kind]:
-            return True
-        seen[kind].add(id)
-        return False
-
+def _repeated_ids(program: Program) -> Iterator[Problem]:
+    named: list[tuple[str, str, Loc]] = []
     for p, principle in enumerate(program.principles):
-        if repeated("principle", principle.id):
-            hint = " ('all' is reserved)" if principle.id == "all" else ""
-            yield (
-                ["principles", p, "id"],
-                f"principle id {principle.id!r} is taken{hint}; give each principle its own",
-            )
+        named.append(("principle", principle.id, ["principles", p, "id"]))
         for d, dimension in enumerate(principle.dimensions):
-            if repeated("dimension", dimension.id):
-                yield (
-                    ["principles", p, "dimensions", d, "id"],
-                    f"dimension id {dimension.id!r} is used twice; give each dimension its own",
-                )
-    for loc, question in _located(program):
-        if repeated("question", question.id):
-            yield [*loc, "id"], f"question id {question.id!r} is used twice; give each question its own"
+            named.append(("dimension", dimension.id, ["principles", p, "dimensions", d, "id"]))
+    named += [("question", question.id, [*loc, "id"]) for loc, question in _located(program)]
+    seen = {("principle", "all")}
+    for kind, id, loc in named:
+        if (kind, id) in seen:
+            taken = "reserved" if id == "all" and kind == "principle" else "used twice"
+            yield Problem("repeated-id", id, loc, f"{kind} id {id!r} is {taken}; give each {kind} its own")
+        seen.add((kind, id))

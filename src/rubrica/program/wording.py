@@ -50,8 +50,8 @@ _VAGUE = re.compile(
     re.IGNORECASE,
 )
 _LEADING = re.compile(
-    r"\b(?:clearly|obviously|of course|surely|certainly|undoubtedly|naturally|as expected|"
-    r"(?:isn't|doesn't|aren't|wouldn't) it|right\?|don't you (?:think|agree)|would you agree)",
+    r"(?:(?<!how\s)\bclearly|\b(?:obviously|of course|surely|certainly|undoubtedly|naturally|as expected|"
+    r"(?:isn't|doesn't|aren't|wouldn't) it|don't you (?:think|agree)|would you agree)\b|,\s*right\s*\?)",
     re.IGNORECASE,
 )
 
