@@ -1,0 +1,326 @@
+"""Laws of pooling, against enumeration (naive_pooling)."""
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from naive_pooling import (
+    LOST,
+    answers_to,
+    dimension,
+    dimension_value,
+    every_question,
+    judged,
+    outcomes,
+    principle,
+    principle_value,
+    program,
+    question,
+    thresholds,
+    total_value,
+    verdict,
+    verdicts,
+)
+from rubrica.core.records import Label, Outcome, Pooling
+from rubrica.program.pooling import Veto, pool, settled, undecided
+
+THOROUGH = settings(max_examples=300, deadline=None)
+
+
+def veto_at(threshold):
+    return None if threshold is None else Veto(default=threshold)
+
+
+def as_float(value):
+    return None if value is None else float(value)
+
+
+# --- complete answers ---------------------------------------------------------------------------
+
+
+@given(judged(most=12), thresholds)
+@THOROUGH
+def test_complete_answers_give_the_equations(case, threshold):
+    prog, found = case
+    card = pool(prog, found, veto=veto_at(threshold))
+    assert card.total == as_float(total_value(prog, found, threshold))
+    for prin, score in zip(prog.principles, card.principles, strict=True):
+        assert score.known
+        assert score.value == as_float(principle_value(prin, found, prog.pooling))
+        for dim, part in zip(prin.dimensions, score.dimensions, strict=True):
+            assert part.known
+            assert part.value == as_float(dimension_value(dim, found, prog.pooling))
+    assert undecided(prog, found, veto=veto_at(threshold)) == []
+
+
+@given(judged(most=12, open_most=4), thresholds)
+@THOROUGH
+def test_every_value_lies_between_minus_one_and_one(case, threshold):
+    prog, found = case
+    card = pool(prog, found, veto=veto_at(threshold))
+    dims = [d.value for p in card.principles for d in p.dimensions]
+    for value in [card.total, *(p.value for p in card.principles), *dims]:
+        assert value is None or -1 <= value <= 1
+
+
+BETTER = {"A": 5, "B": 4, "C": 3, "D": 2, "F": 1, "TRUE": 5, "FALSE": 1}
+
+
+@given(judged(most=10), thresholds, st.data())
+@THOROUGH
+def test_a_better_answer_never_lowers_the_total(case, threshold, data):
+    prog, found = case
+    q = data.draw(st.sampled_from(every_question(prog)))
+    labels = sorted(("FALSE", "TRUE") if q.kind == "gate" else "ABCDF", key=BETTER.get)
+    worse, better = sorted(
+        data.draw(st.lists(st.sampled_from(labels), min_size=2, max_size=2)), key=BETTER.get
+    )
+    low = pool(prog, found | {q.id: verdict(q.id, worse)}, veto=veto_at(threshold)).total
+    high = pool(prog, found | {q.id: verdict(q.id, better)}, veto=veto_at(threshold)).total
+    assume(low is not None and high is not None)
+    assert low <= high
+
+
+@given(judged(most=10, open_most=3), thresholds, st.randoms(use_true_random=False))
+@THOROUGH
+def test_order_never_matters(case, threshold, random):
+    prog, found = case
+
+    def shuffled(items):
+        return tuple(random.sample(items, len(items)))
+
+    other = prog.model_copy(
+        update={
+            "principles": shuffled(
+                [
+                    principle(
+                        p.id,
+                        *shuffled([dimension(d.id, *shuffled(d.questions)) for d in p.dimensions]),
+                        caps=p.caps,
+                    )
+                    for p in prog.principles
+                ]
+            )
+        }
+    )
+    first, second = (pool(p, found, veto=veto_at(threshold)) for p in (prog, other))
+    assert first.total == second.total
+    assert set(first.vetoed_by) == set(second.vetoed_by)
+    assert {p.id: (p.value, p.known) for p in first.principles} == {
+        p.id: (p.value, p.known) for p in second.principles
+    }
+    assert set(undecided(prog, found, veto=veto_at(threshold))) == set(
+        undecided(other, found, veto=veto_at(threshold))
+    )
+
+
+# --- missing answers ----------------------------------------------------------------------------
+
+
+@given(judged(most=7, open_most=4), thresholds)
+@settings(max_examples=400, deadline=None)
+def test_a_value_is_known_if_and_only_if_every_completion_agrees(case, threshold):
+    prog, found = case
+    card = pool(prog, found, veto=veto_at(threshold))
+    totals = outcomes(lambda a: total_value(prog, a, threshold), every_question(prog), found)
+    assert settled(prog, found, veto=veto_at(threshold)) == (len(totals) == 1)
+    assert card.total == (as_float(totals.pop()) if len(totals) == 1 else None)
+    for prin, score in zip(prog.principles, card.principles, strict=True):
+        questions = [q for d in prin.dimensions for q in d.questions]
+        values = outcomes(lambda a, p=prin: principle_value(p, a, prog.pooling), questions, found)
+        assert score.known == (len(values) == 1)
+        assert score.value == (as_float(values.pop()) if len(values) == 1 else None)
+        for dim, part in zip(prin.dimensions, score.dimensions, strict=True):
+            values = outcomes(
+                lambda a, d=dim: dimension_value(d, a, prog.pooling), list(dim.questions), found
+            )
+            assert part.known == (len(values) == 1)
+            assert part.value == (as_float(values.pop()) if len(values) == 1 else None)
+
+
+@given(judged(most=7, open_most=4), thresholds)
+@settings(max_examples=200, deadline=None)
+def test_what_is_not_undecided_cannot_change_the_total(case, threshold):
+    prog, found = case
+    open_ = undecided(prog, found, veto=veto_at(threshold))
+    totals = outcomes(lambda a: total_value(prog, a, threshold), every_question(prog), found)
+    assert (open_ == []) == (len(totals) == 1)
+    asked = [q for q in every_question(prog) if q.id in open_]
+    rest = [q for q in every_question(prog) if q.id not in open_]
+
+    def over_the_rest(answers):
+        return frozenset(outcomes(lambda a: total_value(prog, a, threshold), rest, answers))
+
+    known = {id: v for id, v in found.items() if id not in open_}
+    # whatever the undecided questions get, the answers to the rest make no difference
+    for inner in outcomes(lambda a: over_the_rest(known | a), asked, {}):
+        assert len(inner) == 1
+
+
+@given(judged(most=10, open_most=3), thresholds, st.data())
+@THOROUGH
+def test_losing_an_answer_gives_the_same_total_or_none(case, threshold, data):
+    prog, found = case
+    before = pool(prog, found, veto=veto_at(threshold)).total
+    lost = data.draw(st.sampled_from(every_question(prog))).id
+    for outcome in LOST:
+        after = pool(prog, found | {lost: verdict(lost, outcome)}, veto=veto_at(threshold)).total
+        assert after is None or after == before
+
+
+def test_a_missing_question_is_recorded_as_skipped():
+    prog = program(principle("p", dimension("d", question("g", "gate"), question("x", "graded"))))
+    card = pool(prog, verdicts(g="FALSE"), judge="j")
+    assert card.total == -1
+    skipped = card.principles[0].dimensions[0].verdicts[1]
+    assert (skipped.question_id, skipped.outcome, skipped.judge) == ("x", Outcome.SKIPPED, "j")
+
+
+# --- NA: docs/decisions/na-policy.md, row by row --------------------------------------------------
+
+
+def two_dimensions(pooling=None, protected=False):
+    """Dimension d with a gate and two grades under test, and e = B beside it in the same principle."""
+    return program(
+        principle(
+            "p",
+            dimension(
+                "d", question("g", "gate", protected), question("x", "graded"), question("y", "graded")
+            ),
+            dimension("e", question("z", "graded")),
+        ),
+        pooling=pooling,
+    )
+
+
+NA_TABLE = [
+    # pooling, answers to g x y, value of d, total (mean of d and e=0.5)
+    ({}, ("NA", "A", "B"), 0.5, 0.5),
+    ({"gate_na": "fail"}, ("NA", "A", "B"), -1, -0.25),
+    ({}, ("TRUE", "NA", "C"), 0.1, 0.3),
+    ({"grades": "mean"}, ("TRUE", "A", "NA"), 1, 0.75),
+    ({"graded_na": "fail"}, ("TRUE", "NA", "C"), -1, -0.25),
+    ({"grades": "mean", "graded_na": "fail"}, ("TRUE", "A", "NA"), 0, 0.25),
+    ({}, ("TRUE", "NA", "NA"), None, 0.5),
+    ({"empty_dimension": "one"}, ("TRUE", "NA", "NA"), 1, 0.75),
+    ({}, ("NA", "NA", "NA"), None, 0.5),
+    ({}, ("FALSE", "NA", "NA"), -1, -0.25),
+    ({"graded_na": "fail", "empty_dimension": "one"}, ("TRUE", "NA", "NA"), -1, -0.25),
+]
+
+
+@pytest.mark.parametrize(("fields", "answers", "value", "total"), NA_TABLE)
+def test_na_truth_table(fields, answers, value, total):
+    found = verdicts(**dict(zip("gxy", answers, strict=True)), z="B")
+    card = pool(two_dimensions(Pooling(**fields)), found)
+    assert card.principles[0].dimensions[0].value == value
+    assert card.principles[0].dimensions[0].known
+    assert card.total == pytest.approx(total)
+
+
+def test_a_principle_without_value_leaves_the_mean_and_does_not_cap():
+    prog = program(
+        principle("harmless", dimension("h", question("x", "graded")), caps=True),
+        principle("helpful", dimension("u", question("y", "graded"))),
+    )
+    assert pool(prog, verdicts(x="D", y="A")).total == -0.5  # min(-0.5, mean 0.25)
+    assert pool(prog, verdicts(x="NA", y="A")).total == 1
+    nothing = pool(prog, verdicts(x="NA", y="NA"))
+    assert nothing.total is None
+    assert settled(prog, verdicts(x="NA", y="NA"))
+
+
+def test_na_on_a_protected_gate_is_no_answer():
+    prog = two_dimensions(protected=True)
+    found = verdicts(g="NA", x="A", y="A", z="A")
+    assert pool(prog, found).total is None
+    assert undecided(prog, found) == ["g"]
+
+
+def test_a_label_of_the_other_kind_is_no_answer():
+    prog = two_dimensions()
+    assert undecided(prog, verdicts(g="A", x="TRUE", y="A", z="A")) == ["g", "x"]
+
+
+def test_a_dimension_of_gates_alone_counts_only_when_one_fails():
+    prog = program(
+        principle("p", dimension("d", question("g", "gate")), dimension("e", question("x", "graded")))
+    )
+    assert pool(prog, verdicts(g="TRUE", x="B")).total == 0.5
+    assert pool(prog, verdicts(g="FALSE", x="B")).total == -0.25
+
+
+# --- expected grades and the veto -----------------------------------------------------------------
+
+
+def test_expected_grade_renormalises_over_the_grades():
+    prog = program(
+        principle("p", dimension("d", question("x", "graded"))), pooling=Pooling(expected_grade=True)
+    )
+    shares = {Label.A: 0.3, Label.B: 0.1, Label.NA: 0.6}
+    # label A: (0.3 * 1 + 0.1 * 0.5) / 0.4 = 0.875
+    assert pool(prog, {"x": verdict("x", "A", shares)}).total == pytest.approx(0.875)
+    assert pool(prog, {"x": verdict("x", "NA", shares)}).total is None
+    assert pool(prog, verdicts(x="B")).total == 0.5
+    assert pool(prog, {"x": verdict("x", "B", {Label.NA: 1.0})}).total == 0.5
+
+
+def veto_case(probability):
+    prog = program(
+        principle("p", dimension("d", question("g", "gate", True), question("x", "graded")), caps=True),
+        principle("q", dimension("e", question("y", "graded"))),
+    )
+    shares = None if probability is None else {Label.FALSE: probability, Label.TRUE: 1 - probability}
+    return prog, {"g": verdict("g", "FALSE", shares), **verdicts(x="A", y="A")}
+
+
+@pytest.mark.parametrize(
+    ("probability", "threshold", "vetoes"),
+    [(None, 0.5, True), (None, 1.0, True), (0.8, 0.8, True), (0.79, 0.8, False), (None, 1.5, False)],
+)
+def test_a_protected_gate_vetoes_from_its_threshold_on(probability, threshold, vetoes):
+    prog, found = veto_case(probability)
+    card = pool(prog, found, veto=Veto(default=0.01, thresholds={"g": threshold}))
+    assert card.vetoed_by == (("g",) if vetoes else ())
+    # d = -1 caps the total at -1 as well, so compare in a program where the gate's principle does not cap
+    uncapped = prog.model_copy(
+        update={"principles": tuple(p.model_copy(update={"caps": False}) for p in prog.principles)}
+    )
+    total = pool(uncapped, found, veto=Veto(thresholds={"g": threshold})).total
+    assert total == (-1 if vetoes else 0)  # without veto an ordinary failed gate: mean(-1, 1)
+
+
+def test_without_a_veto_rule_a_protected_gate_is_an_ordinary_gate():
+    prog, found = veto_case(None)
+    uncapped = prog.model_copy(
+        update={"principles": tuple(p.model_copy(update={"caps": False}) for p in prog.principles)}
+    )
+    card = pool(uncapped, found)
+    assert (card.total, card.vetoed_by) == (0, ())
+
+
+def test_one_veto_settles_everything_and_an_open_one_keeps_the_total_open():
+    prog = program(
+        principle(
+            "p",
+            dimension("d", question("g", "gate"), question("h", "gate", True)),
+            dimension("e", question("x", "graded")),
+        )
+    )
+    assert undecided(prog, verdicts(h="FALSE"), veto=Veto()) == []
+    # d has failed by g already, but h could still veto
+    assert undecided(prog, verdicts(g="FALSE", x="A"), veto=Veto()) == ["h"]
+    assert undecided(prog, verdicts(g="FALSE", x="A"), veto=Veto(default=1.5)) == []
+    assert undecided(prog, verdicts(g="FALSE", x="A")) == []
+
+
+@given(judged(most=8, open_most=2), st.data())
+@THOROUGH
+def test_replacing_an_unknown_by_an_answer_lands_within_what_was_possible(case, data):
+    prog, found = case
+    before = pool(prog, found).total
+    q = data.draw(st.sampled_from(every_question(prog)))
+    if q.id in found and found[q.id].label is not None:
+        return
+    after = pool(prog, found | {q.id: data.draw(answers_to(q))}).total
+    assert before is None or after == before
