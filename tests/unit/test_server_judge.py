@@ -247,6 +247,7 @@ def test_a_server_that_dies_and_comes_back(fake_server):
 
 
 def test_a_server_that_dies_for_good_fails_the_rest_and_raises_nothing(fake_server):
+    fake_server.answer = lambda body: Reply(GOOD.body, delay=0.0 if len(fake_server.requests) <= 3 else 30.0)
     subject = judge(fake_server, retries=1, concurrency=2)
     verdicts = []
     for _, verdict in subject.answer([query(f"text {n}") for n in range(12)]):
@@ -254,7 +255,7 @@ def test_a_server_that_dies_for_good_fails_the_rest_and_raises_nothing(fake_serv
         if len(verdicts) == 3:
             fake_server.stop()
     assert len(verdicts) == 12
-    assert {v.outcome for v in verdicts[6:]} == {Outcome.FAILED}
+    assert {v.outcome for v in verdicts[3:]} == {Outcome.FAILED}
 
 
 # --- an endpoint that cannot work ---------------------------------------------------------------

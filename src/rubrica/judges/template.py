@@ -122,7 +122,8 @@ def _transcript(prompt: Prompt) -> str:
     if len(prompt.messages) == 1 and prompt.messages[0].role == "user":
         return prompt.messages[0].content
     names = {"system": "System", "user": "Human", "assistant": "Assistant"}
-    return "\n".join(f"{names[message.role]}: {message.content}" for message in prompt.messages)
+    # Further lines are indented, so that no turn can contain what looks like another.
+    return "\n".join(f"{names[m.role]}: " + "\n  ".join(m.content.splitlines()) for m in prompt.messages)
 
 
 def _fill(part: str, **values: str) -> str:
