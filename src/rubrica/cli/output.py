@@ -46,3 +46,8 @@ def error_line(message: str) -> None:
 def plain(text: str) -> str:
     """``text`` with control characters replaced, so that it cannot move the cursor or recolour a terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 gate``, ``2 gates``; *info* has no plural."""
+    return f"{number} {noun}" + ("" if number == 1 or noun == "info" else "s")

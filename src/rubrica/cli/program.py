@@ -1,10 +1,16 @@
 """``rubrica program``: write, look at and look after programs."""
 
-from typing import Annotated
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from rubrica.cli.output import JsonFlag, console, plain, print_json
+from rubrica.cli.output import JsonFlag, console, note, plain, plural, print_json
+
+if TYPE_CHECKING:
+    from rubrica.core.ports import Completer
+    from rubrica.program.diff import Part
 
 app = typer.Typer(
     help="Compile, show, lint and compare programs of questions.",
@@ -15,6 +21,28 @@ app = typer.Typer(
 ProgramArg = Annotated[
     str, typer.Argument(metavar="PROGRAM", help="A library name (hhh, lab) or a YAML file.")
 ]
+
+_COLOURS: Final = {"error": "red", "warning": "yellow", "info": "dim"}
+_SIGNS: "Final[dict[Part, tuple[str, str]]]" = {
+    "added": ("+", "green"),
+    "removed": ("-", "red"),
+    "changed": ("~", "yellow"),
+    "unchanged": (" ", ""),
+}
+_SERVER: Final = re.compile(r"openai:(?P<model>\S+?)@(?P<url>https?://\S+)")
+
+
+def _writer(spec: str) -> "Completer":
+    from rubrica.core.errors import UsageError
+
+    found = _SERVER.fullmatch(spec.strip())
+    if not found:
+        raise UsageError(
+            f"--judge {spec!r}: expected openai:MODEL@URL, for example openai:my-model@http://localhost:8000/v1"
+        )
+    from rubrica.models.server import ServerGenerator
+
+    return ServerGenerator(found["model"], found["url"])
 
 
 @app.command()
@@ -35,8 +63,8 @@ def show(program: ProgramArg, as_json: JsonFlag = False) -> None:
     root = Tree(
         Text.assemble(
             (loaded.name, "bold"),
-            f"  version {loaded.version}: {every.dimensions} dimensions, {every.total} questions "
-            f"({every.gates} gates, {every.graded} graded)",
+            f"  version {plain(loaded.version)}: {plural(every.dimensions, 'dimension')}, "
+            f"{plural(every.total, 'question')} ({plural(every.gates, 'gate')}, {every.graded} graded)",
         )
     )
     for principle in loaded.principles:
@@ -44,7 +72,7 @@ def show(program: ProgramArg, as_json: JsonFlag = False) -> None:
         branch = root.add(
             Text.assemble(
                 (plain(principle.title), "bold cyan"),
-                f"  {count.dimensions} dimensions, {count.gates} gates, {count.graded} graded"
+                f"  {plural(count.dimensions, 'dimension')}, {plural(count.gates, 'gate')}, {count.graded} graded"
                 + (", caps the total" if principle.caps else ""),
             )
         )
@@ -56,3 +84,108 @@ def show(program: ProgramArg, as_json: JsonFlag = False) -> None:
                     Text.assemble((f"{question.id} ", "dim"), (f"[{kind}] ", "green"), plain(question.text))
                 )
     console().print(root)
+
+
+@app.command()
+def lint(program: ProgramArg, as_json: JsonFlag = False) -> None:
+    """Report what is wrong or doubtful in a program; exit 1 if anything is wrong."""
+    from rubrica.program.lint import lint as findings_of
+    from rubrica.program.program import constitution_of, read_program
+
+    loaded, path = read_program(program)
+    findings = findings_of(loaded, constitution_of(loaded, path))
+    tally = {level: sum(f.severity == level for f in findings) for level in ("error", "warning", "info")}
+    if as_json:
+        print_json({"program": loaded.name, **tally, "findings": [f.model_dump() for f in findings]})
+    else:
+        out = console()
+        for finding in findings:
+            line = f"{finding.severity:<8}{finding.rule:<18}{finding.where}: {finding.message}"
+            out.print(plain(line), style=_COLOURS[finding.severity], soft_wrap=True)
+        out.print(f"{loaded.name}: " + ", ".join(plural(n, level) for level, n in tally.items()))
+    if tally["error"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A library name or a YAML file.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="A library name or a YAML file.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Say which questions were added, removed or changed: only those are judged again."""
+    from rubrica.program.diff import diff_programs
+    from rubrica.program.program import load_program
+
+    result = diff_programs(load_program(old), load_program(new))
+    if as_json:
+        parts: dict[str, object] = {
+            part: [c.model_dump(mode="json") for c in result.of(part)] for part in _SIGNS
+        }
+        ids = [question.id for question in result.to_judge]
+        print_json({**parts, "to_judge": ids, "repooled": result.repooled})
+        return
+    out = console()
+    for change in result.changes:
+        sign, colour = _SIGNS[change.part]
+        if change.part == "unchanged":
+            continue
+        for question, word in ((change.old, "was: "), (change.new, "now: ")):
+            if question is not None:
+                tense = word if change.part == "changed" else ""
+                line = f"{sign} {question.id}  {tense}{plain(question.text)}"
+                out.print(line, style=colour, soft_wrap=True)
+    tally = ", ".join(f"{len(result.of(part))} {part}" for part in _SIGNS)
+    out.print(f"{tally}; {len(result.to_judge)} to judge")
+    if result.repooled:
+        out.print("the answers are pooled differently: rewards may change although answers are kept")
+
+
+@app.command(name="compile")
+def compile_(
+    constitution: Annotated[
+        str, typer.Argument(metavar="CONSTITUTION", help="A library name (hhh) or a YAML file.")
+    ],
+    judge: Annotated[str, typer.Option("--judge", help="The model that writes: openai:MODEL@URL.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the program goes (YAML).")],
+    name: Annotated[str, typer.Option("--name", help="Name of the program; default: the file's.")] = "",
+    retries: Annotated[int, typer.Option(min=0, max=10, help="Further tries for a bad reply.")] = 2,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Have a model propose a program for a constitution. Read it and lint it before you train with it."""
+    from rubrica.core.config import dump_yaml
+    from rubrica.core.errors import UsageError
+    from rubrica.core.run import write_atomic
+    from rubrica.program.compile import CompileConfig, compile_program
+    from rubrica.program.constitution import load_constitution
+    from rubrica.program.program import counts, program_hash
+
+    if out.exists() and not force:
+        raise UsageError(f"{out}: exists already; choose another --out, or --force to overwrite it")
+    if not out.parent.is_dir():
+        raise UsageError(f"{out}: its folder does not exist; create {out.parent} first")
+    loaded = load_constitution(constitution)
+    program, report = compile_program(
+        loaded,
+        _writer(judge),
+        name=name or out.stem.lower(),
+        config=CompileConfig(retries=retries),
+        progress=note,
+    )
+    write_atomic(out, dump_yaml(program))
+    every = counts(program)["all"]
+    if as_json:
+        data = {"path": str(out), "hash": program_hash(program), "counts": every.model_dump()}
+        print_json({**data, "report": report.model_dump(mode="json")})
+        return
+    screen = console()
+    for drop in report.dropped:
+        note(f"dropped {drop.where}: {drop.text} ({drop.reason})")
+    for id in report.uncovered:
+        note(f"no question asks about clause {id}")
+    screen.print(
+        f"{out}: {plural(every.dimensions, 'dimension')}, {plural(every.gates, 'gate')}, {every.graded} graded "
+        f"questions; {plural(report.calls, 'call')}, {plural(len(report.dropped), 'proposal')} dropped"
+    )
+    screen.print(f"next: rubrica program lint {out}")

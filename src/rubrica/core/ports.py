@@ -46,3 +46,10 @@ class RewardModel(Protocol):
 
     def score(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
         """One finite score per (prompt, text)."""
+
+
+class Completer(Protocol):
+    """Continues a plain prompt; all that writing a program asks of a model."""
+
+    def complete(self, prompt: str, max_tokens: int) -> str:
+        """Return the new text only; ``ModelError`` or ``JudgeError`` if there can be none."""

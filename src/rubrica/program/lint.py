@@ -76,6 +76,11 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(word for word in _WORD.findall(text.lower()) if word not in _STOP)
 
 
+def offers_no_na(text: str) -> bool:
+    """True where the question has an answer for every text: it depends on no condition (*if*, *where* ...)."""
+    return not _HEDGE.search(text)
+
+
 def overlap(one: str, two: str) -> float:
     """Jaccard index of the content words of two questions, in [0, 1]."""
     left, right = content_words(one), content_words(two)

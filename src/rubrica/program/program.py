@@ -46,6 +46,12 @@ def load_program(ref: str | Path) -> Program:
     return _library(path) if isinstance(ref, str) and ref in names else _load(path)
 
 
+def read_program(ref: str | Path) -> tuple[Program, Path]:
+    """Read a program for :func:`rubrica.program.lint.lint`: its form is checked, its questions are not."""
+    path = find(ref, library_names(), "program")
+    return validate(Program, read_yaml(path), path), path
+
+
 def _load(path: Path) -> Program:
     return parse_program(read_yaml(path), path)
 
