@@ -68,20 +68,12 @@ class JudgeCard(Config):
         return thresholds
 
 
-class Backend(Protocol):
-    """The tokenizer's rules."""
-
-    def to_str(self) -> str:
-        """All of them as JSON."""
-
-
 class Tokenizer(Protocol):
     """What the layout needs of a ``transformers`` tokenizer."""
 
     chat_template: str | None
     bos_token: str | None
     eos_token_id: int | None
-    backend_tokenizer: Backend
 
     def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]:
         """Token ids of ``text``."""

@@ -4,23 +4,27 @@ It does not sample. It reads the probabilities of the allowed answers where the 
 their scores by a fitted temperature.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Self, cast
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from pydantic import ValidationError
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rubrica.checkpoint import (
+    WithBackend,
+    checkpoint_folder,
+    context_length,
+    load_checkpoint,
+    state_hash,
+    tokenizer_hash,
+    weights_hash,
+)
 from rubrica.core.config import Json, content_hash
-from rubrica.core.errors import DataError, JudgeError, UsageError
+from rubrica.core.errors import DataError, JudgeError
 from rubrica.core.records import Label, Outcome, Query, Question, Verdict
 from rubrica.judges.layout import Encoder, JudgeCard, Tokenizer, choose_layout, label_ids
 from rubrica.judges.template import allowed_labels
@@ -49,15 +53,15 @@ class LocalJudge:
     ) -> None:
         self._layout, layout_id, self._card = choose_layout(tokenizer, card, secret)
         self._tokenizer, self._encoder = tokenizer, Encoder(tokenizer)
-        self._context = context_length(model)
+        self._context = context_length(model.config)
         self._scorer = TreeScorer(
             model, batch_tokens or (4096 if model.device.type == "cpu" else 16_384), mode=mode
         )
         self._labels: dict[tuple[Label, ...], tuple[Ids, ...]] = {}
         self._branches: dict[tuple[Ids, tuple[Label, ...]], Branch] = {}
         identity: Json = {
-            "weights": weights or state_hash(model),
-            "tokenizer": tokenizer_hash(tokenizer),
+            "weights": weights or state_hash(cast(torch.nn.Module, model)),
+            "tokenizer": tokenizer_hash(cast(WithBackend, tokenizer)),
             "layout": layout_id,
             "labels": {label.value: text for label, text in self._card.labels.items()},
             "temperature": self._card.temperature,
@@ -78,24 +82,12 @@ class LocalJudge:
         """Load weights (safetensors only), tokenizer and, where there is one, ``rubrica_judge.json``.
 
         ``dtype`` is ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``; ``device`` a torch device,
-        by default the accelerator if there is one. Raises :class:`JudgeError` if the model cannot be loaded,
+        by default the accelerator if there is one. Raises :class:`ModelError` if the model cannot be loaded,
         :class:`DataError` for a faulty ``rubrica_judge.json``.
         """
         folder = checkpoint_folder(path_or_hub_id)
-        if dtype not in ("auto", "float32", "bfloat16", "float16"):
-            raise UsageError(
-                f"judge {path_or_hub_id}: dtype {dtype!r}; expected auto, float32, bfloat16 or float16"
-            )
         card = read_card(folder)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-            model = model.to(device or default_device()).eval()
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            raise JudgeError(
-                f"judge {path_or_hub_id}: cannot be loaded ({' '.join(str(error).split())[:300]}); "
-                "expected a causal language model in Hugging Face format with safetensors weights"
-            ) from error
+        model, tokenizer = load_checkpoint(folder, dtype=dtype, device=device)
         return cls(
             cast(CausalLM, model),
             cast(Tokenizer, tokenizer),
@@ -193,34 +185,6 @@ class LocalJudge:
         )
 
 
-def default_device() -> str:
-    """The accelerator if torch sees one, else ``cpu``."""
-    return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
-
-
-def context_length(model: CausalLM) -> int | None:
-    """Most positions that the model takes, or None where its configuration names no limit."""
-    return cast("int | None", getattr(model.config, "max_position_embeddings", None))
-
-
-def checkpoint_folder(path_or_hub_id: str | Path) -> Path:
-    """Folder of a checkpoint; a hub id is downloaded (or found in the cache) first."""
-    folder = Path(path_or_hub_id).expanduser()
-    if folder.is_dir():
-        return folder
-    try:
-        return Path(
-            snapshot_download(
-                str(path_or_hub_id), allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]
-            )
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise JudgeError(
-            f"model {path_or_hub_id}: no such folder, and not to be had from the hub "
-            f"({' '.join(str(error).split())[:200]})"
-        ) from error
-
-
 def read_card(folder: Path) -> JudgeCard | None:
     """Read ``rubrica_judge.json`` if the checkpoint has one."""
     path = folder / CARD
@@ -234,33 +198,3 @@ def read_card(folder: Path) -> JudgeCard | None:
         raise DataError(path, f"{where}: {first['msg']}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(path, f"not JSON ({error})") from None
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 over the safetensors files of ``folder``; a file is read again only when it has changed."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        stat = path.stat()
-        digest.update(_file_hash(path, stat.st_size, stat.st_mtime_ns))
-    return digest.hexdigest()
-
-
-@lru_cache(maxsize=64)
-def _file_hash(path: Path, size: int, mtime_ns: int) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def state_hash(model: CausalLM) -> str:
-    """SHA-256 over names and bytes of the weights of a model in memory."""
-    digest = hashlib.sha256()
-    for name, tensor in cast(torch.nn.Module, model).state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def tokenizer_hash(tokenizer: Tokenizer) -> str:
-    """Hash of the tokenizer's vocabulary, merges and rules."""
-    state = cast(dict[str, Json], json.loads(tokenizer.backend_tokenizer.to_str()))
-    return content_hash({key: state[key] for key in sorted(state) if key not in ("truncation", "padding")})

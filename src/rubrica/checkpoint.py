@@ -1,0 +1,110 @@
+"""Loading a checkpoint in Hugging Face format, and its identity. Shared by local judges and generators."""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol, cast
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from rubrica.core.config import Json, content_hash
+from rubrica.core.errors import ModelError, UsageError
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+
+
+def load_checkpoint(
+    folder: Path, *, dtype: str = "auto", device: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Load model (safetensors only, no remote code, in evaluation mode) and tokenizer.
+
+    ``dtype`` is one of :data:`DTYPES`; ``device`` defaults to the accelerator if there is one. Raises
+    :class:`UsageError` for another dtype, :class:`ModelError` for a checkpoint that cannot be loaded.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"model {folder}: dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        return model.to(device or default_device()).eval(), tokenizer
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"model {folder}: cannot be loaded ({_line(error)}); expected a causal language model "
+            "in Hugging Face format with safetensors weights"
+        ) from error
+
+
+def checkpoint_folder(path_or_hub_id: str | Path) -> Path:
+    """Folder of a checkpoint; a hub id is downloaded, or found in the cache, first."""
+    folder = Path(path_or_hub_id).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(snapshot_download(str(path_or_hub_id), allow_patterns=_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"model {path_or_hub_id}: no such folder, and the hub does not give it ({_line(error)}); "
+            "expected a folder or a hub id 'owner/name'"
+        ) from error
+
+
+def default_device() -> str:
+    """The accelerator if torch sees one, else ``cpu``."""
+    return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+
+
+def context_length(config: object) -> int | None:
+    """Most positions that a model takes, or None where its configuration names no limit."""
+    return cast("int | None", getattr(config, "max_position_embeddings", None))
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the safetensors files of ``folder``; a file is read again only when it has changed."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        stat = path.stat()
+        digest.update(_file_hash(path.resolve(), stat.st_size, stat.st_mtime_ns))
+    return digest.hexdigest()
+
+
+def state_hash(model: torch.nn.Module) -> str:
+    """SHA-256 over names and bytes of the weights of a model in memory."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class Backend(Protocol):
+    """The rules of a tokenizer."""
+
+    def to_str(self) -> str:
+        """All of them as JSON."""
+
+
+class WithBackend(Protocol):
+    """A fast tokenizer."""
+
+    backend_tokenizer: Backend
+
+
+def tokenizer_hash(tokenizer: WithBackend) -> str:
+    """Hash of a tokenizer's vocabulary, merges and rules; truncation and padding do not count."""
+    state = cast(dict[str, Json], json.loads(tokenizer.backend_tokenizer.to_str()))
+    return content_hash({key: state[key] for key in sorted(state) if key not in ("truncation", "padding")})
+
+
+@lru_cache(maxsize=64)
+def _file_hash(path: Path, size: int, mtime_ns: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
