@@ -180,8 +180,8 @@ def test_a_failed_verdict_never_lowers_a_reward(case, threshold, config, data):
 # --- the published constants ----------------------------------------------------------------------
 
 
-@given(totals, totals, totals)
-def test_published_constants_pay_for_a_worse_draft(*values):
+@given(st.tuples(totals, totals, totals))
+def test_published_constants_pay_for_a_worse_draft(values):
     worse, r1, r2 = sorted(values)
     assume(r1 < r2)
     assert QA_LIGN.combine(r1, r2) == pytest.approx(11 * r2 - 9 * r1)

@@ -1,0 +1,395 @@
+"""The executor: same reward for fewer calls, nothing answered is lost, a dead judge stops the work."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from naive_pooling import (
+    dimension,
+    every_question,
+    judged,
+    outcomes,
+    principle,
+    program,
+    programs,
+    question,
+    total_value,
+    verdict,
+)
+from rubrica.core.errors import JudgeError
+from rubrica.core.records import Label, Message, Outcome, Prompt, Scorecard, Verdict
+from rubrica.core.store import Store
+from rubrica.judges.executor import Executor, card_id, forecast_calls, text_hash, verdict_key
+from rubrica.models.scripted import ScriptedJudge
+from rubrica.program.program import question_hash
+from rubrica.program.reward import RewardConfig
+
+RUBRICA, QA_LIGN = RewardConfig(), RewardConfig(preset="qa-lign")
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "store.sqlite") as opened:
+        yield opened
+
+
+def prompt(text, id=None):
+    return Prompt(id=id or text, messages=(Message(role="user", content=text),))
+
+
+def executor(judge, store, prog, reward=RUBRICA, **options):
+    return Executor(judge, store, program=prog, reward=reward, **options)
+
+
+def grid(principles=2, dimensions=2):
+    """Each dimension has one gate and two grades; the first principle caps."""
+    return program(
+        *(
+            principle(
+                f"p{p}",
+                *(
+                    dimension(
+                        f"p{p}d{d}",
+                        question(f"p{p}d{d}g", "gate"),
+                        question(f"p{p}d{d}x", "graded"),
+                        question(f"p{p}d{d}y", "graded"),
+                    )
+                    for d in range(dimensions)
+                ),
+                caps=p == 0,
+            )
+            for p in range(principles)
+        )
+    )
+
+
+def good(query):
+    return Label.TRUE if query.question.kind == "gate" else Label.A
+
+
+def asked(judge):
+    return [(q.prompt.id, q.text, q.question.id) for q in judge.asked]
+
+
+# --- the same reward ----------------------------------------------------------------------------
+
+
+@given(judged(most=7), st.data(), st.sampled_from([RUBRICA, QA_LIGN]))
+@settings(max_examples=150, deadline=None)
+def test_skipping_gives_the_reward_of_asking_everything(case, data, reward):
+    """Random programs, poolings and NA policies, three texts each."""
+    prog, first = case
+    answers = {"t0": first}
+    for text in ("t1", "t2"):
+        answers[text] = {
+            q.id: data.draw(st.sampled_from([first[q.id], *_others(q)])) for q in every_question(prog)
+        }
+    with Store(":memory:") as lazy_store, Store(":memory:") as full_store:
+        items = [(prompt("p"), text) for text in answers]
+        lazy, full = (ScriptedJudge(lambda q: answers[q.text][q.question.id]) for _ in range(2))
+        few = executor(lazy, lazy_store, prog, reward)
+        cards = few.score(items)
+        everything = executor(full, full_store, prog, reward).score(items, full=True)
+    assert [c.total for c in cards] == [c.total for c in everything]
+    threshold = 0.5 if reward is RUBRICA else None
+    for card, found in zip(cards, answers.values(), strict=True):
+        total = total_value(prog, found, threshold)
+        assert card.total == (None if total is None else float(total))
+    assert len(lazy.asked) <= len(full.asked)
+    assert few.usage.asked + few.usage.cached + few.usage.skipped == len(items) * len(every_question(prog))
+
+
+def _others(q):
+    labels = ("TRUE", "FALSE") if q.kind == "gate" else ("A", "D", "F", "NA")
+    return [verdict(q.id, label) for label in labels]
+
+
+@given(programs(most=7), st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_judge_that_fails_leaves_no_total_or_the_true_one(prog, data):
+    answers = {
+        q.id: data.draw(st.sampled_from([*_others(q), verdict(q.id, Outcome.FAILED)]))
+        for q in every_question(prog)
+    }
+    with Store(":memory:") as store:
+        judge = ScriptedJudge(lambda q: answers[q.question.id])
+        (card,) = executor(judge, store, prog).score([(prompt("p"), "t")])
+    possible = outcomes(lambda a: total_value(prog, a, 0.5), every_question(prog), answers)
+    expected = possible.pop() if len(possible) == 1 else None
+    assert card.total == (None if expected is None else float(expected))
+
+
+# --- fewer calls --------------------------------------------------------------------------------
+
+
+def test_gates_come_first_and_a_failed_one_saves_its_grades(store):
+    prog = grid(principles=1)
+    judge = ScriptedJudge(lambda q: Label.FALSE if q.question.id == "p0d0g" else good(q))
+    engine = executor(judge, store, prog)
+    (card,) = engine.score([(prompt("p"), "t")])
+    assert [id for _, _, id in asked(judge)] == ["p0d0g", "p0d1g", "p0d1x", "p0d1y"]
+    assert card.total == 0  # mean of -1 and 1
+    assert (engine.usage.asked, engine.usage.skipped) == (4, 2)
+
+
+def test_a_veto_saves_every_grade(store):
+    prog = program(
+        principle("p", dimension("d", question("g", "gate", True), question("x", "graded"))),
+        principle("q", dimension("e", question("h", "gate"), question("y", "graded"))),
+    )
+
+    def rule(query):
+        return Label.FALSE if query.question.id == "g" else good(query)
+
+    judge = ScriptedJudge(rule)
+    (card,) = executor(judge, store, prog).score([(prompt("p"), "t")])
+    assert [id for _, _, id in asked(judge)] == ["g", "h"]
+    assert (card.total, card.vetoed_by) == (-1, ("g",))
+    # fitted thresholds reach the pooling: above 1 the gate never vetoes
+    other = ScriptedJudge(rule, fingerprint="other")
+    (card,) = executor(other, store, prog, thresholds={"g": 1.5}).score([(prompt("p"), "t")])
+    assert (card.total, card.vetoed_by) == (0, ())
+
+
+def test_full_asks_everything_even_where_the_total_is_settled(store):
+    prog = grid()
+    judge = ScriptedJudge(lambda q: Label.FALSE if q.question.kind == "gate" else Label.A)
+    (card,) = executor(judge, store, prog).score([(prompt("p"), "t")], full=True)
+    assert len(judge.asked) == 12
+    assert card.total == -1
+    assert all(v.label for p in card.principles for d in p.dimensions for v in d.verdicts)
+
+
+def test_identical_texts_are_judged_once(store):
+    prog = grid()
+    judge = ScriptedJudge(good)
+    engine = executor(judge, store, prog)
+    same = [(prompt("p", "one"), "t"), (prompt("p", "two"), "t"), (prompt("q"), "t")]
+    cards = engine.score(same)
+    assert len(judge.asked) == 24  # the same words to the same messages, whatever the prompt's id
+    assert cards[0] == cards[1]
+    assert engine.usage.cached == 12
+
+
+def test_identical_questions_are_asked_once(store):
+    twins = tuple(question(id, "graded").model_copy(update={"text": "Is it kind?"}) for id in ("x", "y"))
+    prog = program(principle("p", dimension("d", twins[0]), dimension("e", twins[1])))
+    judge = ScriptedJudge(lambda q: Label.B)
+    (card,) = executor(judge, store, prog).score([(prompt("p"), "t")])
+    assert [id for _, _, id in asked(judge)] == ["x"]
+    assert [d.verdicts[0].question_id for d in card.principles[0].dimensions] == ["x", "y"]
+    assert card.total == 0.5
+
+
+def test_texts_of_one_prompt_stand_together_with_the_question_last(store):
+    prog = grid(principles=1, dimensions=1)
+    judge = ScriptedJudge(good)
+    items = [(prompt("p"), "t1"), (prompt("q"), "t2"), (prompt("p"), "t3"), (prompt("q"), "t4")]
+    cards = executor(judge, store, prog).score(items, full=True)
+    runs = [key for key, _ in itertools.groupby((q.prompt.id, q.text) for q in judge.asked)]
+    assert runs == [("p", "t1"), ("p", "t3"), ("q", "t2"), ("q", "t4")]
+    assert len(cards) == 4
+
+
+def test_a_second_run_asks_nothing(tmp_path):
+    prog = grid()
+    items = [(prompt(p), t) for p in "pq" for t in ("t1", "t2")]
+    with Store(tmp_path / "s.sqlite") as store:
+        first = executor(ScriptedJudge(good), store, prog).score(items)
+    with Store(tmp_path / "s.sqlite") as store:
+        judge = ScriptedJudge(good)
+        engine = executor(judge, store, prog)
+        assert engine.score(items) == first
+        assert judge.asked == []
+        assert (engine.usage.asked, engine.usage.cached) == (0, 48)
+        other = ScriptedJudge(good, fingerprint="another judge")
+        executor(other, store, prog).score(items)
+        assert len(other.asked) == 48
+
+
+def test_editing_one_question_asks_that_one_again(store):
+    prog = grid(principles=1, dimensions=1)
+    executor(ScriptedJudge(good), store, prog).score([(prompt("p"), "t")])
+    gate, x, y = every_question(prog)
+    edited = program(
+        principle(
+            "p",
+            dimension(
+                "d",
+                gate.model_copy(update={"id": "renamed", "clause": "elsewhere"}),
+                x.model_copy(update={"text": "Is it clear?"}),
+                y,
+            ),
+        )
+    )
+    judge = ScriptedJudge(good)
+    (card,) = executor(judge, store, edited).score([(prompt("p"), "t")])
+    assert [id for _, _, id in asked(judge)] == [x.id]
+    assert card.principles[0].dimensions[0].verdicts[0].question_id == "renamed"
+
+
+# --- failures -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.UNPARSEABLE, Outcome.ABSTAINED])
+def test_a_lost_answer_is_asked_again_within_the_retries(store, outcome):
+    prog = program(principle("p", dimension("d", question("x", "graded"))))
+    replies = iter([verdict("x", outcome), verdict("x", outcome), verdict("x", "B")])
+    judge = ScriptedJudge(lambda q: next(replies))
+    (card,) = executor(judge, store, prog, retries=2).score([(prompt("p"), "t")])
+    assert (card.total, len(judge.asked)) == (0.5, 3)
+
+    judge = ScriptedJudge(lambda q: verdict("x", outcome), fingerprint="never")
+    engine = executor(judge, store, prog, retries=2)
+    (card,) = engine.score([(prompt("p"), "t")])
+    assert (card.total, len(judge.asked)) == (None, 3)
+    assert engine.usage.failed == (0 if outcome is Outcome.ABSTAINED else 3)
+
+
+def test_a_retry_is_not_spent_on_what_no_longer_matters(store):
+    prog = program(principle("p", dimension("d", question("g", "gate"), question("h", "gate"))))
+    judge = ScriptedJudge(lambda q: Label.FALSE if q.question.id == "h" else verdict("g", Outcome.FAILED))
+    (card,) = executor(judge, store, prog).score([(prompt("p"), "t")])
+    assert [id for _, _, id in asked(judge)] == ["g", "h"]
+    assert card.total == -1
+
+
+def test_a_failed_answer_is_asked_again_by_the_next_run(store):
+    prog = program(principle("p", dimension("d", question("x", "graded"))))
+    dead = ScriptedJudge(lambda q: verdict("x", Outcome.FAILED), fingerprint="j")
+    assert executor(dead, store, prog).score([(prompt("p"), "t")])[0].total is None
+    alive = ScriptedJudge(good, fingerprint="j")
+    assert executor(alive, store, prog).score([(prompt("p"), "t")])[0].total == 1
+
+
+def test_na_on_a_protected_gate_is_unparseable(store):
+    prog = program(principle("p", dimension("d", question("g", "gate", True), question("x", "graded"))))
+    judge = ScriptedJudge(lambda q: Label.NA if q.question.id == "g" else Label.A)
+    engine = executor(judge, store, prog, retries=1)
+    (card,) = engine.score([(prompt("p"), "t")])
+    gate = card.principles[0].dimensions[0].verdicts[0]
+    assert (card.total, gate.outcome, gate.label) == (None, Outcome.UNPARSEABLE, None)
+    assert "answered NA" in gate.reason
+    assert store.count_verdicts() == (1, 2)  # the grade; both tries of the gate are logged
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("killed")])
+def test_what_was_answered_before_a_crash_is_kept(tmp_path, error):
+    prog = grid()
+    items = [(prompt("p"), f"t{i}") for i in range(10)]
+    count = itertools.count()
+
+    def dies(query):
+        if next(count) == 30:
+            raise error
+        return good(query)
+
+    with Store(tmp_path / "s.sqlite") as store:
+        with pytest.raises((KeyboardInterrupt, RuntimeError)):
+            executor(ScriptedJudge(dies), store, prog).score(items)
+    with Store(tmp_path / "s.sqlite") as store:
+        assert store.count_verdicts() == (30, 0)
+        judge = ScriptedJudge(good)
+        resumed = executor(judge, store, prog).score(items)
+        assert len(judge.asked) == 120 - 30
+    with Store(":memory:") as fresh:
+        assert executor(ScriptedJudge(good), fresh, prog).score(items) == resumed
+
+
+def test_the_failure_budget_stops_a_dead_judge_and_keeps_the_log(store):
+    prog = grid()
+    judge = ScriptedJudge(
+        lambda q: Verdict(question_id=q.question.id, outcome=Outcome.FAILED, reason="connection refused")
+    )
+    engine = executor(judge, store, prog)
+    with pytest.raises(JudgeError, match=r"50 of the last 50 calls failed .*connection refused"):
+        engine.score([(prompt("p"), f"t{i}") for i in range(100)])
+    assert len(judge.asked) == 50
+    assert store.count_verdicts() == (0, 50)
+    assert engine.usage.failed == 50
+
+
+def test_failures_within_the_budget_do_not_stop(store):
+    prog = grid()
+    count = itertools.count()
+    judge = ScriptedJudge(
+        lambda q: verdict(q.question.id, Outcome.FAILED) if next(count) % 10 == 0 else good(q)
+    )
+    engine = executor(judge, store, prog, retries=6)
+    cards = engine.score([(prompt("p"), f"t{i}") for i in range(40)])
+    assert [c.total for c in cards] == [1] * 40
+    assert engine.usage.failed > 40
+
+
+class BrokenJudge:
+    """Breaks the contract: answers index 0 twice, or leaves the last one out."""
+
+    fingerprint = "broken"
+
+    def __init__(self, indexes):
+        self.indexes = indexes
+
+    def answer(self, queries):
+        return iter([(i, verdict(queries[i].question.id, "A")) for i in self.indexes])
+
+
+def test_a_judge_that_breaks_the_contract_is_named_and_never_guessed(store):
+    prog = program(principle("p", dimension("d", question("x", "graded"), question("y", "graded"))))
+    with pytest.raises(JudgeError, match="twice or out of range"):
+        executor(BrokenJudge([0, 0]), store, prog).score([(prompt("p"), "t")])
+    (card,) = executor(BrokenJudge([0]), store, prog).score([(prompt("q"), "t")])
+    assert card.total == 1  # asked alone on the retry, the second question is index 0
+
+
+# --- records, counts, text ------------------------------------------------------------------------
+
+
+def test_cards_and_verdicts_are_stored_under_their_keys(store):
+    prog = grid(principles=1, dimensions=1)
+    judge = ScriptedJudge(good, fingerprint="j")
+    (card,) = executor(judge, store, prog).score([(prompt("p"), "t")])
+    assert store.get("scorecard", card_id(prompt("p"), "t", prog, "j"), Scorecard) == card
+    keys = [verdict_key("j", question_hash(q), text_hash(prompt("p"), "t")) for q in every_question(prog)]
+    assert set(store.verdicts(keys)) == set(keys)
+    assert card.judge == "j"
+
+
+def test_usage_adds_up_over_calls(store):
+    prog = program(principle("p", dimension("d", question("x", "graded"))))
+    reply = verdict("x", "A").model_copy(update={"prompt_tokens": 100, "completion_tokens": 2})
+    engine = executor(ScriptedJudge(lambda q: reply), store, prog)
+    engine.score([(prompt("p"), "t1")])
+    engine.score([(prompt("p"), "t1"), (prompt("p"), "t2")])
+    assert (engine.usage.asked, engine.usage.cached, engine.usage.skipped) == (2, 1, 0)
+    assert (engine.usage.prompt_tokens, engine.usage.completion_tokens) == (200, 4)
+    assert engine.usage.seconds > 0
+
+
+def test_progress_rises_to_the_total(store):
+    seen = []
+    prog = grid()
+    judge = ScriptedJudge(lambda q: Label.FALSE if q.question.kind == "gate" else Label.A)
+    engine = executor(judge, store, prog, progress=lambda done, total: seen.append((done, total)))
+    engine.score([(prompt("p"), f"t{i}") for i in range(30)])
+    assert seen[0] == (0, 360)
+    assert seen[-1] == (360, 360)
+    assert seen == sorted(seen)
+
+
+def test_forecast():
+    assert forecast_calls(grid(), 10) == (4 * 10, 12 * 10)
+    ungated = program(principle("p", dimension("d", question("x", "graded"))))
+    assert forecast_calls(ungated, 3) == (3, 3)
+
+
+def test_nothing_to_score(store):
+    assert executor(ScriptedJudge(good), store, grid()).score([]) == []
+
+
+def test_text_that_is_no_unicode_is_judged_with_a_replacement(store):
+    judge = ScriptedJudge(good)
+    (card,) = executor(judge, store, grid()).score([(prompt("p"), "half a pair \ud83d")])
+    assert card.total == 1
+    assert judge.asked[0].text == "half a pair ?"
