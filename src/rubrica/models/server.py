@@ -1,0 +1,163 @@
+"""A generator behind an OpenAI-compatible server (vLLM, SGLang, Ollama, llama.cpp, hosted)."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from rubrica.chat import CallFailed, Chat, ChatReply, ChatRequest, Session
+from rubrica.core.config import Json, content_hash
+from rubrica.core.errors import ModelError, UsageError
+from rubrica.core.records import Message, Prompt, Response, Sampling
+
+_CONTINUE: dict[str, JsonValue] = {"continue_final_message": True, "add_generation_prompt": False}
+# A server that knows the first option refuses the two together; one that ignores unknown options answers.
+_CONTRADICTION: dict[str, JsonValue] = {"continue_final_message": True, "add_generation_prompt": True}
+
+
+class _Job(NamedTuple):
+    prompt: Prompt
+    prefix: str
+    seed: int
+
+
+class ServerGenerator:
+    """Implements :class:`rubrica.core.ports.Generator` and ``Completer`` over chat completions."""
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        *,
+        api_key_env: str = "OPENAI_API_KEY",
+        concurrency: int = 16,
+        timeout: float = 300.0,
+        retries: int = 4,
+        rpm: int | None = None,
+        tpm: int | None = None,
+        backoff: float = 0.5,
+        continues: bool | None = None,
+    ) -> None:
+        """``continues`` says whether the server honours ``continue_final_message``; None finds out, as vLLM shows it.
+
+        The rest is as in :class:`rubrica.chat.Chat`; ``timeout`` bounds one completion, retries included.
+        """
+        self._chat = Chat(
+            model,
+            base_url,
+            unusable=ModelError,
+            api_key_env=api_key_env,
+            concurrency=concurrency,
+            timeout=timeout,
+            retries=retries,
+            rpm=rpm,
+            tpm=tpm,
+            backoff=backoff,
+        )
+        self._continues = continues
+
+    @property
+    def name(self) -> str:
+        """Model and URL without credentials."""
+        return f"{self._chat.model}@{self._chat.url}"
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, prefixes: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, Response]]:
+        """Yield ``(index, response)`` as completions end.
+
+        Each occurrence of a prompt is sampled with a seed of its own, derived from ``sampling.seed``. Raises
+        ``UsageError`` for a prompt beyond the context, and for prefixes where the server cannot continue a
+        text; ``ModelError`` when a completion fails for good or the server cannot work.
+        """
+        starts = list(prefixes) if prefixes is not None else [""] * len(prompts)
+        if len(starts) != len(prompts):
+            raise UsageError(
+                f"generator {self.name}: {len(starts)} prefixes for {len(prompts)} prompts; expected one each"
+            )
+        seen: Counter[str] = Counter()
+        jobs = []
+        for prompt, prefix in zip(prompts, starts, strict=True):
+            seed = content_hash([sampling.seed, prompt.id, seen[prompt.id]], length=7)
+            seen[prompt.id] += 1
+            jobs.append(_Job(prompt, prefix, int(seed, 16)))
+        return self._stream(jobs, sampling)
+
+    def complete(self, prompt: str, max_tokens: int) -> str:
+        """Return the answer to ``prompt`` at temperature 0; ``ModelError`` when there is none."""
+        request = ChatRequest(messages=(Message(role="user", content=prompt),), max_tokens=max_tokens)
+
+        async def ask(session: Session, request: ChatRequest) -> ChatReply:
+            return await session.call(request, session.clock())
+
+        try:
+            [(_, reply)] = self._chat.stream([request], ask)
+        except CallFailed as error:
+            raise ModelError(f"generator {self.name}: {error}") from None
+        if not reply.text.strip():
+            raise ModelError(f"generator {self.name}: empty answer; try another model or more tokens")
+        return reply.text
+
+    def _stream(self, jobs: Sequence[_Job], sampling: Sampling) -> Iterator[tuple[int, Response]]:
+        async def ask(session: Session, job: _Job) -> Response:
+            if job.prefix and self._continues is None:
+                self._continues = await self._probe(session)
+            if job.prefix and not self._continues:
+                raise UsageError(
+                    f"generator {self.name}: the server cannot continue a given text; "
+                    "serve the model with vLLM, or load it locally"
+                )
+            try:
+                reply = await session.call(_request(job, sampling), session.clock())
+            except CallFailed as error:
+                raise self._error(job, error) from None
+            return self._response(job, sampling, reply)
+
+        return self._chat.stream(jobs, ask)
+
+    async def _probe(self, session: Session) -> bool:
+        messages = (Message(role="user", content="Say: one two"), Message(role="assistant", content="one"))
+        try:
+            await session.call(
+                ChatRequest(messages=messages, max_tokens=1, extra=_CONTRADICTION), session.clock()
+            )
+        except CallFailed as error:
+            if error.status in (400, 422):
+                return "continue_final_message" in str(error) and "add_generation_prompt" in str(error)
+            raise ModelError(f"generator {self.name}: {error}") from None
+        return False
+
+    def _error(self, job: _Job, error: CallFailed) -> Exception:
+        said = str(error)
+        if error.status in (400, 413, 422) and "context" in said.lower():
+            return UsageError(
+                f"prompt {job.prompt.id!r}: too long for {self.name} ({said}); leave it out or lower max_tokens"
+            )
+        return ModelError(f"generator {self.name}: prompt {job.prompt.id!r}: {said}")
+
+    def _response(self, job: _Job, sampling: Sampling, reply: ChatReply) -> Response:
+        identity: Json = [self.name, job.prompt.id, sampling.model_dump(mode="json"), job.prefix, job.seed]
+        return Response(
+            id=content_hash(identity),
+            prompt_id=job.prompt.id,
+            text=reply.text,
+            model=self.name,
+            sampling=sampling,
+            tokens=reply.completion_tokens,
+            finished=reply.finished,
+        )
+
+
+def _request(job: _Job, sampling: Sampling) -> ChatRequest:
+    messages = job.prompt.messages
+    if job.prefix:
+        messages = (*messages, Message(role="assistant", content=job.prefix))
+    return ChatRequest(
+        messages=messages,
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=job.seed,
+        extra=_CONTINUE if job.prefix else {},
+    )
