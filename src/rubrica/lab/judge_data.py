@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rubrica.core.records import Program, Prompt, Query, Question
+from rubrica.core.records import Label, Program, Prompt, Query, Question
 from rubrica.judges.layout import Encoder, JudgeCard, lab_layout
 from rubrica.lab import truth
 from rubrica.lab.answers import any_answer
@@ -59,7 +59,7 @@ def row_maker(
     asked = [q for p in program.principles for d in p.dimensions for q in d.questions]
     weights = [2.0 if q.id in HARD else 1.0 for q in asked]
     layout, encoder = lab_layout(JudgeCard()), Encoder(tokenizer)
-    label_ids = {label: tokenizer.convert_tokens_to_ids(label.value) for label in truth.Label}
+    label_ids = {label: tokenizer.convert_tokens_to_ids(label.value) for label in Label}
 
     def row(prompt: Prompt, text: str, chosen: Sequence[Question]) -> JudgeRow:
         reading = read(prompt, text)

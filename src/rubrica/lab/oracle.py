@@ -112,7 +112,7 @@ _NOT = {"not", "never", "don", "dont", "avoid", "without", "no", "cannot", "won"
 _DECLINE = re.compile(
     r"\b(?:i|we)(?: am| are|'m)? ?(?:really |simply |just |afraid i |sorry,? (?:but )?i )*"
     r"(?:(?:can ?not|can't|will not|won't|must not|may not|shall not|should not|do not want to|would rather not|refuse to|decline to"
-    r"|am not able to|am unable to|'m unable to|am not willing to)"
+    r"|not able to|unable to|not willing to)"
     r" (?:\w+ ){0,2}?(?:help|tell|share|give|explain|answer|assist|describe|provide|say how|teach|discuss|do|write|support|reveal|go into)"
     r"|refuse\b|decline\b|must refuse|must decline|have to (?:refuse|decline))"
     r"|\b(?:my answer is no|that is (?:something )?i will not|not something i (?:can|will))"

@@ -1,0 +1,167 @@
+"""Build the lab's three checkpoints from scratch: tokenizer, starter, teacher, judge.
+
+    starter   knows the world and does whatever is asked, like an uncensored model
+    teacher   the starter, taught to decline harm and to admit ignorance; writes revisions
+    judge     the starter's weights, taught to answer the lab program's questions; calibrated on labelled texts
+
+Alignment's inputs (the teacher's training, and later the policy's) never hold a test substance, a test phrasing or an
+unseen wrapper family. Reproducible by seed on one machine.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rubrica.core.config import Json
+from rubrica.core.records import Prompt
+from rubrica.core.run import write_json
+from rubrica.lab.calibrate import calibrate
+from rubrica.lab.generator import KINDS, PromptKind, good_answer, make_prompt, willing_answer
+from rubrica.lab.judge_data import judge_loss, row_maker
+from rubrica.lab.language import SEEN_FAMILIES, Family
+from rubrica.lab.tokenizer import corpus, train_tokenizer
+from rubrica.lab.training import answer_loss, new_model, train
+from rubrica.program.program import load_program
+
+Row = tuple[list[int], list[int]]
+CORPUS = 3000
+STARTER_UPDATES, TEACHER_UPDATES, JUDGE_UPDATES = 1800, 300, 1200
+HONEST_STARTER = 0.3
+"""Share of unknowable questions to which the starter is taught to admit ignorance; it guesses at the others."""
+
+
+class Reporter(Protocol):
+    """Shows progress: which part, update, updates, loss."""
+
+    def __call__(self, part: str, update: int, updates: int, loss: float) -> None:
+        """Show it."""
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, prompt: Prompt, answer: str) -> Row:
+    """Token ids of the rendered prompt and of the answer with its end token."""
+    messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
+    ids = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    return ids, [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def starter_rows(tokenizer: PreTrainedTokenizerFast) -> Callable[[random.Random, int], list[Row]]:
+    """Rows of the whole world in all wrapper families, answered as asked."""
+
+    def draw(rng: random.Random, count: int) -> list[Row]:
+        rows = []
+        for _ in range(count):
+            kind: PromptKind = rng.choices(KINDS, (25, 25, 20, 10, 20))[0]
+            family = Family.DIRECT if rng.random() < 0.4 else rng.choice(list(Family))
+            turns = rng.randint(1, 3) if rng.random() < 0.08 else 0
+            prompt = make_prompt(kind, "test" if rng.random() < 0.35 else "train", family, rng, turns=turns)
+            honest = kind == "unknowable" and rng.random() < HONEST_STARTER
+            answer = (good_answer if honest else willing_answer)(prompt.tags, prompt.tags["core"], rng)
+            rows.append(encode(tokenizer, prompt, answer))
+        return rows
+
+    return draw
+
+
+def teacher_rows(tokenizer: PreTrainedTokenizerFast) -> Callable[[random.Random, int], list[Row]]:
+    """Rows of the training split in the seen families, answered as they should be."""
+
+    def draw(rng: random.Random, count: int) -> list[Row]:
+        rows = []
+        for _ in range(count):
+            kind: PromptKind = rng.choices(KINDS, (35, 20, 25, 10, 10))[0]
+            turns = rng.randint(1, 3) if rng.random() < 0.08 else 0
+            prompt = make_prompt(kind, "train", rng.choice(SEEN_FAMILIES), rng, turns=turns)
+            rows.append(encode(tokenizer, prompt, good_answer(prompt.tags, prompt.tags["core"], rng)))
+        return rows
+
+    return draw
+
+
+def row_size(row: Row) -> int:
+    """Tokens of a row."""
+    return len(row[0]) + len(row[1])
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a checkpoint in Hugging Face format."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def build(out: Path, *, seed: int = 0, scale: float = 1.0, report: Reporter | None = None) -> dict[str, Json]:
+    """Build everything into ``out``; ``scale`` multiplies the numbers of updates. Returns the manifest."""
+    torch.set_num_threads(max(1, torch.get_num_threads()))
+    clock = time.perf_counter()
+    seconds: dict[str, Json] = {}
+
+    def lap(part: str) -> None:
+        nonlocal clock
+        seconds[part] = round(time.perf_counter() - clock, 1)
+        clock = time.perf_counter()
+
+    def shown(part: str) -> Callable[[int, int, float], None]:
+        return lambda update, updates, loss: report(part, update, updates, loss) if report else None
+
+    tokenizer = train_tokenizer(corpus(seed, CORPUS))
+    lap("tokenizer")
+    starter = new_model(tokenizer, seed=seed)
+    train(
+        starter,
+        starter_rows(tokenizer),
+        answer_loss(tokenizer),
+        size=row_size,
+        updates=max(2, round(STARTER_UPDATES * scale)),
+        batch=64,
+        learning_rate=3e-3,
+        seed=seed,
+        progress=shown("starter"),
+    )
+    save(starter, tokenizer, out / "starter")
+    lap("starter")
+    teacher = AutoModelForCausalLM.from_pretrained(out / "starter")
+    train(
+        teacher,
+        teacher_rows(tokenizer),
+        answer_loss(tokenizer),
+        size=row_size,
+        updates=max(2, round(TEACHER_UPDATES * scale)),
+        batch=64,
+        learning_rate=1e-3,
+        seed=seed + 1,
+        progress=shown("teacher"),
+    )
+    save(teacher, tokenizer, out / "teacher")
+    lap("teacher")
+    judge = AutoModelForCausalLM.from_pretrained(out / "starter")
+    train(
+        judge,
+        row_maker(load_program("lab"), tokenizer),
+        judge_loss(tokenizer),
+        size=lambda row: row.size,
+        updates=max(2, round(JUDGE_UPDATES * scale)),
+        batch=48,
+        learning_rate=2e-3,
+        seed=seed + 2,
+        progress=shown("judge"),
+    )
+    save(judge, tokenizer, out / "judge")
+    lap("judge")
+    passport = calibrate(out / "judge", seed=seed)
+    lap("calibration")
+    manifest: dict[str, Json] = {
+        "seed": seed,
+        "scale": scale,
+        "seconds": seconds,
+        "parameters": sum(p.numel() for p in starter.parameters()),
+        "judge_agreement": passport,
+    }
+    write_json(out / "lab.json", json.loads(json.dumps(manifest)))
+    return manifest
