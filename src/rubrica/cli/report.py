@@ -1,0 +1,29 @@
+"""``rubrica report``: the offline HTML file of a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rubrica.cli.output import JsonFlag, console, print_json
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run: the --out of align or demo.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Where to write it; RUN/report.html by default."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write one offline HTML file that explains a run: results, curves, worked examples, cost."""
+    from rubrica.core.run import write_atomic
+    from rubrica.reports.run_report import render_report
+
+    path = out or run / "report.html"
+    html = render_report(run)
+    write_atomic(path, html)
+    if as_json:
+        print_json({"run": str(run), "report": str(path), "bytes": len(html.encode())})
+    else:
+        console().print(str(path), soft_wrap=True)
