@@ -21,7 +21,6 @@ from rubrica.core.errors import TrainingError, UsageError
 from rubrica.core.records import (
     Attempt,
     Label,
-    Message,
     Program,
     Prompt,
     Question,
@@ -113,17 +112,14 @@ def templated_reflection(question_id: str, phrases: Mapping[str, str]) -> str:
     return f"{OPENING} {phrases[question_id].strip().rstrip('.')}."
 
 
-def reflection_request(
-    weakness: Weakness, conversation: str, answer: str, marker: str
-) -> tuple[Message, ...]:
-    """Return the messages that ask a model for a reflection.
+def reflection_request(weakness: Weakness, conversation: str, answer: str, marker: str) -> str:
+    """Return the prompt that asks a model for a reflection.
 
     ``conversation`` and ``answer`` must be quoted already, and ``marker`` must be the one they were quoted for.
     """
     found = f"{weakness.question.text}\nAnswer: {weakness.verdict.label}"
     values = {"marker": marker, "conversation": conversation, "answer": answer, "weakness": found}
-    text = _PLACEHOLDER.sub(lambda match: values[match[1]], _REFLECTION)
-    return (Message(role="user", content=text.strip()),)
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], _REFLECTION).strip()
 
 
 def reflection_problem(text: str, titles: Sequence[str], tags: Tags) -> str | None:

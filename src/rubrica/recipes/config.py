@@ -124,8 +124,8 @@ class Grpo(Config):
     """Rollout temperature (paper)."""
     judge_retries: int = Field(default=2, ge=0)
     """How often a text without a total is judged again before its completion gives no signal (own)."""
-    failure_budget: float = Field(default=0.5, ge=0, le=1)
-    """Share of a step's well-formed completions that may lack a total before the run pauses (own)."""
+    failure_budget: float = Field(default=0.2, ge=0, le=1)
+    """Share of the latest judge calls that may fail before the run pauses (own)."""
     diagnostics_every: int = Field(default=10, ge=0)
     """Full scorecards of a sample every so many steps; 0 never (own)."""
     diagnostics_texts: int = Field(default=16, ge=2)

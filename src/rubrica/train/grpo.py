@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
 from rubrica.core.config import Config, Json
@@ -23,8 +23,8 @@ from rubrica.train.callbacks import Progress, StageLog, newest_checkpoint, quiet
 from rubrica.train.policy import Start, open_policy, save_policy
 
 LogMetric = Callable[[str, float], None]
-Rollout = Callable[[list[str], GRPOTrainer], dict[str, list[list[int]] | None]]
-"""Gets the prompts, each repeated for its group, and returns prompt_ids, completion_ids, logprobs (or None)."""
+Rollouts = Callable[[int, Sequence[str], PreTrainedModel], tuple[list[list[int]], list[list[int]]]]
+"""Gets (step from 1, prompts, each repeated for its group, the policy); returns prompt ids and completion ids."""
 
 
 class PromptRow(NamedTuple):
@@ -132,7 +132,7 @@ def train_grpo(
     *,
     seed: int,
     source: str | Path = "recipe",
-    rollout: Rollout | None = None,
+    rollout: Rollouts | None = None,
     on_resume: Callable[[int], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
@@ -156,7 +156,7 @@ def train_grpo(
             train_dataset=Dataset.from_list([{"prompt": r.text, "prompt_id": r.prompt_id} for r in rows]),
             processing_class=tokenizer,
             peft_config=peft_config,
-            rollout_func=rollout,
+            rollout_func=None if rollout is None else _trl_rollout(rollout),
             callbacks=[StageLog(stage, "grpo", size.steps, progress)],
         )
         silence(trainer)
@@ -168,6 +168,22 @@ def train_grpo(
         trainer.train(resume_from_checkpoint=str(newest[0]) if newest else None)
         save_policy(trainer.model, tokenizer, stage.model_dir, stage.path / "adapter", start.dtype)
     return {"steps": float(trainer.state.global_step)}
+
+
+def _trl_rollout(rollout: Rollouts) -> Callable[[list[str], GRPOTrainer], dict[str, list[list[int]] | None]]:
+    """Return the function that TRL calls instead of generating; the policy is in evaluation mode meanwhile."""
+
+    def generate(prompts: list[str], trainer: GRPOTrainer) -> dict[str, list[list[int]] | None]:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        training = model.training
+        model.eval()
+        try:
+            prompt_ids, completion_ids = rollout(trainer.state.global_step + 1, prompts, model)
+        finally:
+            model.train(training)
+        return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
+
+    return generate
 
 
 def _trl_reward(reward: RewardFunction) -> Callable[..., list[float | None]]:

@@ -37,10 +37,8 @@ class Lora(Config):
 class Start(Config):
     """Where the weights of a stage come from."""
 
-    model: str
-    """Directory or hub id of a full model; it is also the KL reference of full fine-tuning."""
-    revision: str | None = None
-    """Commit on the hub."""
+    model: Path
+    """Folder of a full model; it is also the KL reference of full fine-tuning."""
     lora: Lora | None = None
     """Train an adapter on ``model``."""
     adapter: Path | None = None
@@ -51,8 +49,7 @@ class Start(Config):
     def init_kwargs(self) -> dict[str, object]:
         """Options of ``from_pretrained``: trained weights are float32, those below an adapter ``dtype``."""
         dtype = self.dtype if self.lora is not None else "float32"
-        options: dict[str, object] = {"dtype": dtype, "trust_remote_code": False}
-        return options if self.revision is None else {**options, "revision": self.revision}
+        return {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
 
 
 def open_policy(start: Start) -> tuple[str | PeftModel, LoraConfig | None]:
@@ -62,10 +59,10 @@ def open_policy(start: Start) -> tuple[str | PeftModel, LoraConfig | None]:
     earlier stage is passed as an object: TRL then copies it as the reference, which is the SFT model.
     """
     if start.lora is None:
-        return start.model, None
+        return str(start.model), None
     if start.adapter is None:
-        return start.model, start.lora.peft()
-    base = AutoModelForCausalLM.from_pretrained(start.model, **start.init_kwargs())
+        return str(start.model), start.lora.peft()
+    base = AutoModelForCausalLM.from_pretrained(str(start.model), **start.init_kwargs())
     return PeftModel.from_pretrained(base, str(start.adapter), is_trainable=True), None
 
 

@@ -1,0 +1,87 @@
+"""What a stage works with, and the seams to what ships with Rubrica (the lab, evaluation, the report)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rubrica.core.errors import UsageError
+from rubrica.core.ports import Judge
+from rubrica.core.records import EvalResult, Program, Prompt
+from rubrica.core.run import Run
+from rubrica.recipes.config import Recipe
+from rubrica.recipes.prompts import StagePrompts
+
+Progress = Callable[[str, int, int], None]
+"""Gets (what is done, how many are done, of how many)."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The policy as it stands between two stages."""
+
+    model: Path
+    """Folder of the full model, adapter merged."""
+    chat_template: str | None = None
+    """Template file that replaces the tokenizer's; None once a stage has saved it with the model."""
+    base: Path | None = None
+    """With LoRA: the model below the adapter."""
+    adapter: Path | None = None
+    """With LoRA: the adapter that the next stage goes on with."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a recipe may name that is not in its file. Each seam is a function; None where there is none."""
+
+    lab_prompts: Callable[[str], Sequence[Prompt]] | None = None
+    """Kind -> prompts, for ``{lab: kind}``."""
+    lab_model: Callable[[str], Path] | None = None
+    """Name -> checkpoint directory, for ``lab:starter`` and ``lab:teacher``."""
+    judges: Mapping[str, Callable[[], Judge]] = field(default_factory=dict)
+    """Name -> judge, for ``lab`` and ``lab-oracle``."""
+    lab_reflection: Callable[[str | None], str] | None = None
+    """Failed question of the lab's program, or None -> templated reflection."""
+    evaluate: Callable[[Recipe, Run, str, Path], Sequence[EvalResult]] | None = None
+    """(recipe, run, label, model folder) -> results."""
+    report: Callable[[Path], Path] | None = None
+    """Run folder -> the report that was written."""
+
+    def prompts(self, kind: str) -> Sequence[Prompt]:
+        """Return the lab's prompts of one kind."""
+        if self.lab_prompts is None:
+            raise UsageError(
+                f"prompts: {{lab: {kind}}} needs the lab, which is not there; name a file instead"
+            )
+        return self.lab_prompts(kind)
+
+    def model(self, name: str) -> str:
+        """Return the directory of ``lab:NAME``, and any other name as it is."""
+        head, colon, rest = name.partition(":")
+        if head != "lab" or not colon:
+            return name
+        if self.lab_model is None:
+            raise UsageError(f"model {name!r} needs the lab, which is not there; name a directory or hub id")
+        return str(self.lab_model(rest))
+
+
+@dataclass
+class Context:
+    """One run on its way."""
+
+    recipe: Recipe
+    run: Run
+    program: Program
+    judge: Judge
+    prompts: StagePrompts
+    weights: Weights
+    source: str = "recipe"
+    """The recipe's file, named in errors."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Fitted veto thresholds of the judge."""
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    progress: Progress | None = None
+
+    def report(self, label: str, done: int, total: int) -> None:
+        """Report progress."""
+        if self.progress is not None:
+            self.progress(label, done, total)

@@ -1,0 +1,271 @@
+"""Stage GRPO: rollouts, scorecards, one reward for each completion, and what is logged about them.
+
+The number that trains the model is the number that is logged and kept: ``Rollout.reward``. All else goes
+through ``log_metric``, never through a second reward function.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from rubrica.core.attempt import parse
+from rubrica.core.records import (
+    Attempt,
+    Label,
+    Outcome,
+    Prompt,
+    QuestionKind,
+    Response,
+    Rollout,
+    Sampling,
+    Scorecard,
+    Usage,
+)
+from rubrica.core.run import Stage
+from rubrica.judges.executor import Executor, card_id
+from rubrica.methods.qa_lign import Scored, completion_rewards, texts_to_judge
+from rubrica.models.decoding import Decoder, decode, sampler
+from rubrica.program.program import questions
+from rubrica.recipes.config import Grpo
+from rubrica.recipes.context import Context, Weights
+from rubrica.recipes.models import ChatFormat, load_chat_format, next_weights, training_start
+from rubrica.train.arguments import has_accelerator
+from rubrica.train.grpo import Completion, GrpoSize, LogMetric, PromptRow, Rollouts, train_grpo
+
+ROLLOUT = "rollout"
+"""Kind under which rollouts lie in the store."""
+
+
+def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Prompt]) -> Weights:
+    """Train on ``prompts`` in their order, write the summary; return the new weights."""
+    recipe, weights = context.recipe, context.weights
+    chat = load_chat_format(weights.model, weights.chat_template)
+    rendered = {prompt.id: chat.render(prompt) for prompt in prompts}
+    chat.check(recipe.tags, list(rendered.values()), config.max_completion_tokens)
+    executor = Executor(
+        context.judge,
+        context.run.store,
+        program=context.program,
+        reward=recipe.reward,
+        thresholds=context.thresholds,
+        retries=config.judge_retries,
+        max_failure_rate=config.failure_budget,
+    )
+    reward = RubricReward(context, config, stage, chat, executor, prompts)
+    fast = config.fast_rollouts if config.fast_rollouts is not None else not has_accelerator()
+    trained = train_grpo(
+        training_start(context),
+        [PromptRow(prompt.id, rendered[prompt.id]) for prompt in prompts],
+        reward,
+        chat.tokenizer,
+        stage,
+        GrpoSize(
+            steps=config.steps,
+            prompts=config.prompts_per_step,
+            group=config.group_size,
+            max_completion_tokens=config.max_completion_tokens,
+            temperature=config.temperature,
+            save_steps=config.save_steps,
+        ),
+        config.trainer,
+        seed=recipe.seed,
+        source=context.source,
+        rollout=fast_rollouts(chat, config, recipe.seed) if fast else None,
+        on_resume=reward.forget_after,
+        progress=context.progress,
+    )
+    rows = [row.metrics["reward"] for row in stage.metrics() if "reward" in row.metrics]
+    stage.finish(
+        {
+            **trained,
+            "first_reward": rows[0] if rows else None,
+            "last_reward": rows[-1] if rows else None,
+            "judge": executor.usage.model_dump(),
+            "fast_rollouts": fast,
+        }
+    )
+    return next_weights(context, stage)
+
+
+def fast_rollouts(chat: ChatFormat, config: Grpo, seed: int) -> Rollouts:
+    """Return a sampler of completions for TRL: unfiltered, at the rollout temperature, dropout off.
+
+    Random numbers belong to (seed, step, row), so a resumed run samples what a straight one would.
+    """
+
+    def sample(step: int, prompts: Sequence[str], model: Decoder) -> tuple[list[list[int]], list[list[int]]]:
+        rows = [chat.prompt_ids(prompt) for prompt in prompts]
+        pick = sampler(
+            [(step, row) for row in range(len(rows))],
+            temperature=config.temperature,
+            top_p=1.0,
+            seed=seed,
+            max_tokens=config.max_completion_tokens,
+        )
+        made = decode(model, rows, max_tokens=config.max_completion_tokens, stop=chat.end_ids, pick=pick)
+        return rows, [completion.ids for completion in made]
+
+    return sample
+
+
+class RubricReward:
+    """Parses, judges, rewards and keeps the completions of one step."""
+
+    def __init__(
+        self,
+        context: Context,
+        config: Grpo,
+        stage: Stage,
+        chat: ChatFormat,
+        executor: Executor,
+        prompts: Sequence[Prompt],
+    ) -> None:
+        self._context, self._config, self._stage = context, config, stage
+        self._chat, self._executor = chat, executor
+        self._prompts = {prompt.id: prompt for prompt in prompts}
+        self._store, self._program = context.run.store, context.program
+        self._sampling = Sampling(
+            temperature=config.temperature, max_tokens=config.max_completion_tokens, seed=context.recipe.seed
+        )
+
+    def forget_after(self, step: int) -> None:
+        """Drop the rollouts of steps that are computed again."""
+        self._store.forget(ROLLOUT, stage=self._stage.name, after_step=step)
+
+    def __call__(self, step: int, completions: Sequence[Completion], log: LogMetric) -> list[float | None]:
+        """Return one reward for each completion; None where a total is missing after the retries."""
+        prompts = [self._prompts[completion.prompt_id] for completion in completions]
+        decoded = [self._chat.decode(completion.token_ids) for completion in completions]
+        attempts = [parse(text, self._context.recipe.tags, finished=end) for text, end in decoded]
+        before = self._executor.usage
+        cards = self._executor.score(texts_to_judge(prompts, attempts))
+        scored = completion_rewards(attempts, cards, self._context.recipe.reward)
+        with self._store.batch():
+            for index, completion in enumerate(completions):
+                rollout = self._rollout(
+                    step, index, completion, decoded[index], attempts[index], scored[index]
+                )
+                self._store.put(ROLLOUT, rollout.id, rollout, stage=self._stage.name, step=step)
+        metrics = step_metrics(attempts, scored, cards) | usage_metrics(before, self._executor.usage)
+        every = self._config.diagnostics_every
+        if every and (step % every == 0 or step == 1):
+            metrics |= self._diagnose(step, prompts, attempts)
+        for name, value in metrics.items():
+            log(name, value)
+        return [score.reward for score in scored]
+
+    def _rollout(
+        self,
+        step: int,
+        index: int,
+        completion: Completion,
+        decoded: tuple[str, bool],
+        attempt: Attempt,
+        scored: Scored,
+    ) -> Rollout:
+        id = f"{self._stage.name}-{step:06d}-{index:04d}"
+        prompt = self._prompts[completion.prompt_id]
+        text, finished = decoded
+        response = Response(
+            id=id,
+            prompt_id=prompt.id,
+            text=text,
+            model=f"{self._context.recipe.name}/{self._stage.name}@{step - 1}",
+            sampling=self._sampling,
+            tokens=len(completion.token_ids),
+            finished=finished,
+        )
+        judged = attempt.malformed is None
+        return Rollout(
+            id=id,
+            stage=self._stage.name,
+            step=step,
+            prompt_id=prompt.id,
+            response=response,
+            attempt=attempt,
+            draft_card=self._card_id(prompt, attempt.draft) if judged else None,
+            revision_card=self._card_id(prompt, attempt.revision) if judged else None,
+            r1=scored.r1,
+            r2=scored.r2,
+            reward=scored.reward,
+        )
+
+    def _card_id(self, prompt: Prompt, text: str) -> str:
+        return card_id(prompt, text, self._program, self._context.judge.fingerprint)
+
+    def _diagnose(
+        self, step: int, prompts: Sequence[Prompt], attempts: Sequence[Attempt]
+    ) -> dict[str, float]:
+        """Ask every question about a sample of attempts that depends on seed and step alone."""
+        pairs = [(p, a) for p, a in zip(prompts, attempts, strict=True) if a.malformed is None]
+        count = min(len(pairs), self._config.diagnostics_texts // 2)
+        if not count:
+            return {}
+        chosen = random.Random(f"diagnostics/{self._context.recipe.seed}/{step}").sample(pairs, count)
+        cards = self._executor.score(
+            texts_to_judge([p for p, _ in chosen], [a for _, a in chosen]), full=True
+        )
+        kinds = {question.id: question.kind for _, _, question in questions(self._program)}
+        return {"diagnostics.texts": float(2 * count), **card_metrics(cards[::2], cards[1::2], kinds)}
+
+
+def step_metrics(
+    attempts: Sequence[Attempt], scored: Sequence[Scored], cards: Sequence[Scorecard]
+) -> dict[str, float]:
+    """Return means and shares over the completions of one step; what has no member is left out."""
+    count = len(attempts)
+    reasons = Counter(attempt.malformed for attempt in attempts if attempt.malformed is not None)
+    pairs = [(s.r1, s.r2) for s in scored if s.r1 is not None and s.r2 is not None]
+    verdicts = [v for c in cards for p in c.principles for d in p.dimensions for v in d.verdicts]
+    answered = [v for v in verdicts if v.outcome in (Outcome.ANSWERED, Outcome.NOT_APPLICABLE)]
+    metrics = {
+        "malformed": sum(reasons.values()) / count,
+        "no_total": sum(s.reward is None for s in scored) / count,
+        **{f"malformed.{reason}": number / count for reason, number in reasons.items()},
+    }
+    if pairs:
+        metrics["draft"] = sum(r1 for r1, _ in pairs) / len(pairs)
+        metrics["revision"] = sum(r2 for _, r2 in pairs) / len(pairs)
+        metrics["improvement"] = metrics["revision"] - metrics["draft"]
+    if cards:
+        metrics["vetoed"] = sum(bool(card.vetoed_by) for card in cards) / len(cards)
+    if answered:
+        metrics["na"] = sum(v.outcome is Outcome.NOT_APPLICABLE for v in answered) / len(answered)
+    return metrics
+
+
+def card_metrics(
+    drafts: Sequence[Scorecard], revisions: Sequence[Scorecard], kinds: Mapping[str, QuestionKind]
+) -> dict[str, float]:
+    """Return means by principle and dimension, failure shares by gate, NA shares by question.
+
+    Only values that exist count, each over the texts that have it.
+    """
+    values: dict[str, list[float]] = {}
+
+    def keep(name: str, value: float | None) -> None:
+        if value is not None:
+            values.setdefault(name, []).append(value)
+
+    for which, cards in (("draft", drafts), ("revision", revisions)):
+        for card in cards:
+            for principle in card.principles:
+                keep(f"principle.{principle.id}.{which}", principle.value)
+                for dimension in principle.dimensions:
+                    if which == "revision":
+                        keep(f"dimension.{dimension.id}.revision", dimension.value)
+                    for verdict in dimension.verdicts:
+                        if verdict.label is None:
+                            continue
+                        keep(f"na.{verdict.question_id}", float(verdict.label is Label.NA))
+                        if which == "revision" and kinds[verdict.question_id] is QuestionKind.GATE:
+                            keep(f"gate_fail.{verdict.question_id}", float(verdict.label is Label.FALSE))
+    return {name: sum(found) / len(found) for name, found in sorted(values.items())}
+
+
+def usage_metrics(before: Usage, after: Usage) -> dict[str, float]:
+    """Return what judging one step cost."""
+    return {
+        f"judge.{name}": float(getattr(after, name) - getattr(before, name))
+        for name in ("asked", "skipped", "cached", "failed", "seconds")
+    }

@@ -1,0 +1,230 @@
+"""The chat format of a policy: rendered prompts, completions as token ids, and the check that tags survive.
+
+Stages train on the rendered prompt and the raw completion. A chat template applied to a finished answer may
+drop what stands before a think tag, so none ever is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from jinja2 import TemplateError
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from rubrica.checkpoint import checkpoint_folder, context_length
+from rubrica.core.attempt import Tags, parse, render
+from rubrica.core.errors import ModelError, UsageError
+from rubrica.core.ports import Generator
+from rubrica.core.records import Message, Prompt, Sampling
+from rubrica.core.run import Stage
+from rubrica.judges.factory import JudgeConfig
+from rubrica.models.hf import HFGenerator
+from rubrica.recipes.config import ModelSource
+from rubrica.recipes.context import Context, Surroundings, Weights
+from rubrica.train.policy import Lora, Start
+
+OTHER_TAGS = (
+    Tags(open="<think>", close="</think>"),
+    Tags(open="<reflect>", close="</reflect>"),
+    Tags(open="[reflect]", close="[/reflect]"),
+    Tags(open="(reflection)", close="(end of reflection)"),
+)
+_SAMPLE = (
+    "Boil it for an hour.",
+    "Hmm, my initial response was short.",
+    "Boil it for an hour, then let it cool.",
+)
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """Tokenizer, end tokens and context length of one model."""
+
+    tokenizer: PreTrainedTokenizerBase
+    end_ids: frozenset[int]
+    """Tokens that end a completion."""
+    context: int | None
+    """Longest sequence in tokens, where the model says."""
+
+    def render(self, prompt: Prompt) -> str:
+        """Return the text whose tokens are the prompt's, up to where the answer begins.
+
+        A begin token that both template and tokenizer would add is left to the tokenizer.
+        """
+        messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
+        try:
+            text = str(
+                self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            )
+            wanted = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        except (TemplateError, ValueError) as error:
+            raise UsageError(
+                f"prompt {prompt.id!r}: the chat template refuses it ({error}); name another in "
+                "policy.chat_template"
+            ) from None
+        begin = self.tokenizer.bos_token
+        for candidate in (text, text.removeprefix(begin) if begin else text):
+            if self.tokenizer(candidate)["input_ids"] == wanted:
+                return candidate
+        raise ModelError(
+            f"prompt {prompt.id!r}: the tokenizer adds tokens to the rendered prompt that the chat template does "
+            "not have; use a tokenizer that adds none, or only the begin token"
+        )
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """Return the ids of a rendered prompt."""
+        return list(self.tokenizer(text)["input_ids"])
+
+    def completion_ids(self, completion: str) -> list[int]:
+        """Return the ids of a completion and the token that ends it."""
+        return [
+            *self.tokenizer(completion, add_special_tokens=False)["input_ids"],
+            self.tokenizer.eos_token_id,
+        ]
+
+    def decode(self, ids: Sequence[int]) -> tuple[str, bool]:
+        """Return the text of a completion without end and pad tokens, and whether it ended by itself.
+
+        Special tokens inside stay visible: a tag may be one.
+        """
+        hidden = self.end_ids | {self.tokenizer.pad_token_id}
+        kept = list(ids)
+        while kept and kept[-1] in hidden:
+            kept.pop()
+        finished = any(token in self.end_ids for token in ids[len(kept) :])
+        text = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(text), finished
+
+    def survives(self, tags: Tags) -> bool:
+        """Tell whether an attempt with these tags comes back from the tokenizer as it went in."""
+        completion = render(*_SAMPLE, tags)
+        ids = self.completion_ids(completion)
+        text, finished = self.decode(ids)
+        # What others (a server, an evaluation) show of the same tokens must hold the tags as well.
+        shown = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        attempts = [parse(t, tags, finished=True) for t in (completion, text, shown)]
+        return finished and attempts[0].malformed is None and all(a == attempts[0] for a in attempts)
+
+    def check(self, tags: Tags, rendered: Sequence[str], max_new_tokens: int) -> None:
+        """Refuse, before the first step, tags that do not survive and prompts that do not fit.
+
+        Raises ``UsageError`` that names tags which work, or the prompt that is too long.
+        """
+        working = [f"{t.open} {t.close}" for t in OTHER_TAGS if self.survives(t)]
+        remedy = f"tags that work here: {'; '.join(working) or 'none of ours'}"
+        if not self.survives(tags):
+            raise UsageError(
+                f"tags {tags.open} {tags.close}: this tokenizer does not bring them back; {remedy}"
+            )
+        for text in rendered:
+            if text.count(tags.open) > text.count(tags.close) and text.rstrip().endswith(tags.open):
+                others = [w for w in working if w != f"{tags.open} {tags.close}"]
+                raise UsageError(
+                    f"tags {tags.open} {tags.close}: the chat template opens the answer with {tags.open} itself; "
+                    f"tags that work here: {'; '.join(others) or 'none of ours'}"
+                )
+            length = len(self.prompt_ids(text)) + max_new_tokens
+            if self.context is not None and length > self.context:
+                raise UsageError(
+                    f"prompt {text[:40]!r}...: {length - max_new_tokens} tokens and {max_new_tokens} new ones do "
+                    f"not fit the model's context of {self.context}; shorten the prompt or lower the limit"
+                )
+
+
+def model_folder(source: ModelSource, surroundings: Surroundings) -> Path:
+    """Return the local folder of a model; a hub id is downloaded first. ``ModelError`` if there is none."""
+    name = surroundings.model(source.model)
+    if source.revision is None or Path(name).is_dir():
+        return checkpoint_folder(name)
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+    try:
+        return Path(snapshot_download(name, revision=source.revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(f"model {name} at {source.revision}: the hub does not give it ({first})") from None
+
+
+def load_chat_format(folder: Path, chat_template: str | None = None) -> ChatFormat:
+    """Load tokenizer and end tokens of a model; ``ModelError`` if it has none, ``UsageError`` without template."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(f"{folder}: no model in Hugging Face format can be loaded ({first})") from None
+    if chat_template is not None:
+        try:
+            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{chat_template}: cannot be read ({error.strerror})") from None
+    if not tokenizer.chat_template:
+        raise UsageError(f"{folder}: its tokenizer has no chat template; name one in policy.chat_template")
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{folder}: its tokenizer has no end token, so no completion can end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    try:
+        declared = GenerationConfig.from_pretrained(folder).eos_token_id
+    except OSError:
+        declared = config.eos_token_id
+    ends = declared if isinstance(declared, list) else [] if declared is None else [declared]
+    return ChatFormat(tokenizer, frozenset({*ends, tokenizer.eos_token_id}), context_length(config))
+
+
+def open_generator(folder: Path, dtype: str, chat_template: str | None = None) -> Generator:
+    """Load a model that writes drafts or revisions."""
+    chat = load_chat_format(folder, chat_template)
+    return HFGenerator(folder, chat.tokenizer, dtype=dtype, name=str(folder))
+
+
+class JudgeWriter:
+    """The judge's model as a writer; implements :class:`rubrica.core.ports.Completer`."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+
+    def complete(self, prompt: str, max_tokens: int) -> str:
+        """Return the likeliest answer to ``prompt``; ``ModelError`` if it was cut off."""
+        asked = Prompt(id="reflection", messages=(Message(role="user", content=prompt),))
+        sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
+        for _, response in self._generator.generate([asked], sampling):
+            return response.text
+        raise ModelError(f"{self._generator.name}: gave no answer")
+
+
+def open_writer(judge: str | JudgeConfig) -> JudgeWriter:
+    """Return the writer behind a judge's spec; ``UsageError`` for a judge that is no chat model."""
+    config = judge if isinstance(judge, JudgeConfig) else JudgeConfig(spec=judge)
+    kind, _, rest = config.spec.strip().partition(":")
+    if kind == "local" and rest:
+        return JudgeWriter(open_generator(checkpoint_folder(rest), "auto"))
+    model, at, url = rest.rpartition("@")
+    if kind != "openai" or not at:
+        raise UsageError(f"reflection: judge {config.spec!r} cannot write; use reflection: template")
+    from rubrica.models.server import ServerGenerator  # the HTTP client takes half a second to import
+
+    return JudgeWriter(ServerGenerator(model, url))
+
+
+def training_start(context: Context) -> Start:
+    """Return where the next training stage starts: the current weights, or the adapter above its base."""
+    weights, policy = context.weights, context.recipe.policy
+    if policy.lora is None:
+        return Start(model=weights.model, dtype=policy.dtype)
+    return Start(
+        model=weights.base or weights.model,
+        lora=Lora(**policy.lora.model_dump()),
+        adapter=weights.adapter,
+        dtype=policy.dtype,
+    )
+
+
+def next_weights(context: Context, stage: Stage) -> Weights:
+    """Return the weights that a finished stage left."""
+    if context.recipe.policy.lora is None:
+        return Weights(stage.model_dir)
+    base = context.weights.base or context.weights.model
+    return Weights(stage.model_dir, base=base, adapter=stage.path / "adapter")

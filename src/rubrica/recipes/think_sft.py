@@ -1,0 +1,179 @@
+"""Stage think-SFT: examples from draft, critique and revision, then supervised training on them."""
+
+import gc
+from collections.abc import Sequence
+
+from rubrica.core.attempt import parse, render
+from rubrica.core.errors import UsageError
+from rubrica.core.ports import Generator, Judge
+from rubrica.core.records import Prompt, Response, ThinkExample
+from rubrica.core.run import Stage
+from rubrica.judges.executor import Executor
+from rubrica.judges.factory import make_judge
+from rubrica.methods.qa_lign import NOTHING_TO_MEND, Weakness, missing_phrases, templated_reflection
+from rubrica.recipes.config import ThinkSft
+from rubrica.recipes.context import Context, Weights
+from rubrica.recipes.examples import CHUNK, ExampleBuilder, Reflect, build_summary, written_by
+from rubrica.recipes.models import (
+    ChatFormat,
+    load_chat_format,
+    model_folder,
+    next_weights,
+    open_generator,
+    open_writer,
+    training_start,
+)
+from rubrica.train.sft import TokenRow, train_sft
+
+
+def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> Weights:
+    """Build the examples, train on those that were kept, write the summary; return the new weights."""
+    recipe, weights = context.recipe, context.weights
+    chat = load_chat_format(weights.model, weights.chat_template)
+    rendered = [chat.render(prompt) for prompt in (*context.prompts.sft, *context.prompts.replay)]
+    chat.check(recipe.tags, rendered, max(config.draft.max_tokens, config.revision.max_tokens))
+    executor = Executor(
+        context.judge,
+        context.run.store,
+        program=context.program,
+        reward=recipe.reward,
+        thresholds=context.thresholds,
+        progress=lambda done, total: context.report("think-sft: judging", done, total),
+    )
+    policy = open_generator(weights.model, recipe.policy.dtype, weights.chat_template)
+    teacher = None
+    if recipe.teacher is not None:
+        folder = model_folder(recipe.teacher, context.surroundings)
+        teacher = open_generator(folder, recipe.teacher.dtype, recipe.teacher.chat_template)
+    builder = ExampleBuilder(
+        stage=stage.name,
+        config=config,
+        tags=recipe.tags,
+        program=context.program,
+        store=context.run.store,
+        executor=executor,
+        judge=context.judge,
+        policy=policy,
+        teacher=teacher,
+        reflect=reflection_writer(context, config),
+        reference=_reference(context, config),
+        report=context.report,
+    )
+    examples = builder.build(context.prompts.sft)
+    replayed = answer_plainly(context, config, stage, teacher or policy)
+    del policy, teacher, builder
+    gc.collect()  # the generators' weights go before the trainer's come
+    rows, too_long = token_rows(context, config, chat, examples, replayed)
+    trained = train_sft(
+        training_start(context),
+        rows,
+        chat.tokenizer,
+        stage,
+        config.trainer,
+        seed=recipe.seed,
+        source=context.source,
+        progress=context.progress,
+    )
+    stage.finish(
+        {
+            **build_summary(examples),
+            "too_long": too_long,
+            "replayed": len(replayed),
+            "rows": len(rows),
+            "judge": executor.usage.model_dump(),
+            **trained,
+        }
+    )
+    return next_weights(context, stage)
+
+
+def reflection_writer(context: Context, config: ThinkSft) -> Reflect:
+    """Return who writes reflections: phrases of the recipe, the lab's, or the judge's model.
+
+    Raises ``UsageError``, before anything is generated, when a question has no phrase.
+    """
+    lab = context.surroundings.lab_reflection if context.program.name == "lab" else None
+    nothing = lab(None) if lab is not None else NOTHING_TO_MEND
+    if config.reflection == "judge":
+        titles = [d.title for p in context.program.principles for d in p.dimensions]
+        writer = open_writer(context.recipe.judge)
+        return written_by(writer, context.run.store.secret, titles, context.recipe.tags, nothing)
+    phrases = config.phrases
+    if lab is None and (missing := missing_phrases(context.program, phrases)):
+        raise UsageError(
+            f"{context.source}: reflection: template needs a phrase for every question; {len(missing)} have "
+            f"none, the first is {missing[0]!r}; add them under phrases, or use reflection: judge"
+        )
+
+    def reflect(prompt: Prompt, draft: str, weakness: Weakness | None) -> str:
+        if weakness is None:
+            return nothing
+        if lab is not None and weakness.question.id not in phrases:
+            return lab(weakness.question.id)
+        return templated_reflection(weakness.question.id, phrases)
+
+    return reflect
+
+
+def answer_plainly(
+    context: Context, config: ThinkSft, stage: Stage, generator: Generator
+) -> list[tuple[Prompt, Response]]:
+    """Return finished answers to the replay prompts, each kept in the store as it comes."""
+    store, prompts = context.run.store, context.prompts.replay
+    found: dict[str, Response] = {}
+    for prompt in prompts:
+        if (known := store.get("replay", prompt.id, Response, stage=stage.name)) is not None:
+            found[prompt.id] = known
+    missing = [prompt for prompt in prompts if prompt.id not in found]
+    for start in range(0, len(missing), CHUNK):
+        part = missing[start : start + CHUNK]
+        with store.batch():
+            for index, response in generator.generate(part, config.revision):
+                found[part[index].id] = response
+                store.put("replay", part[index].id, response, stage=stage.name)
+        context.report("think-sft: replay", len(found), len(prompts))
+    return [(p, found[p.id]) for p in prompts if found[p.id].finished and found[p.id].text.strip()]
+
+
+def token_rows(
+    context: Context,
+    config: ThinkSft,
+    chat: ChatFormat,
+    examples: Sequence[ThinkExample],
+    replayed: Sequence[tuple[Prompt, Response]],
+) -> tuple[list[TokenRow], int]:
+    """Return the rows to train on, and how many were left out because they exceed the longest length.
+
+    That is ``trainer.max_length``, else the model's context.
+    """
+    tags = context.recipe.tags
+    by_id = {prompt.id: prompt for prompt in context.prompts.sft}
+    completions = [
+        (by_id[e.prompt_id], render(e.draft.text, e.reflection, e.revision, tags))
+        for e in examples
+        if e.dropped is None
+    ]
+    lab = context.surroundings.lab_reflection if context.program.name == "lab" else None
+    nothing = lab(None) if lab is not None else NOTHING_TO_MEND
+    completions += [(prompt, render(r.text, nothing, r.text, tags)) for prompt, r in replayed]
+    given = config.trainer.get("max_length")
+    limit = given if isinstance(given, int) else chat.context
+    rows: list[TokenRow] = []
+    too_long = 0
+    for prompt, completion in completions:
+        if parse(completion, tags, finished=True).malformed is not None:
+            continue  # a replayed answer that holds a tag
+        row = TokenRow(chat.prompt_ids(chat.render(prompt)), chat.completion_ids(completion))
+        if limit is not None and len(row.prompt_ids) + len(row.completion_ids) > limit:
+            too_long += 1
+        else:
+            rows.append(row)
+    return rows, too_long
+
+
+def _reference(context: Context, config: ThinkSft) -> Judge | None:
+    if config.reference is None:
+        return None
+    return make_judge(
+        config.reference, secret=context.run.store.secret, builtin=dict(context.surroundings.judges)
+    )
