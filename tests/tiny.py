@@ -48,7 +48,7 @@ def tiny_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator([*SENTENCES, *(" ".join([w] * 50) for w in words)], trainer)
+    backend.train_from_iterator([*SENTENCES, *words * 200], trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="<|pad|>",
