@@ -16,6 +16,7 @@ from rubrica.cli.output import error_line
 from rubrica.core.errors import RubricaError
 
 COMMANDS: Final[dict[str, str]] = {
+    "align": "rubrica.cli.align:align",
     "program": "rubrica.cli.program:app",
 }
 """Every command: its name, and where its function or its ``typer.Typer`` group lives. Add yours here."""

@@ -6,10 +6,10 @@ are ours, marked *own*. ``trainer`` mappings go to TRL's configuration of the st
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from rubrica.core.attempt import Tags
-from rubrica.core.config import Config, Json
+from rubrica.core.config import Config
 from rubrica.core.records import NonEmpty, Sampling, Slug
 from rubrica.judges.factory import JudgeConfig
 from rubrica.program.reward import RewardConfig
@@ -103,7 +103,7 @@ class ThinkSft(Config):
     """Plain prompts taught in the same format, not judged, against forgetting (own: none)."""
     replay_examples: int = Field(default=0, ge=0)
     """How many of them (own)."""
-    trainer: dict[str, Json] = Field(default_factory=dict)
+    trainer: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of TRL's SFTConfig; ours: one epoch (paper), learning_rate 1e-5, batch 16."""
 
 
@@ -134,7 +134,7 @@ class Grpo(Config):
     """Steps between checkpoints; a killed run loses at most these (own)."""
     fast_rollouts: bool | None = None
     """Sample with Rubrica's own decode loop; None: on a CPU only (own)."""
-    trainer: dict[str, Json] = Field(default_factory=dict)
+    trainer: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of TRL's GRPOConfig; ours: learning_rate 1e-6 (paper), beta 0.001 (paper), constant schedule."""
 
 

@@ -39,10 +39,8 @@ class Surroundings:
     """Name -> checkpoint directory, for ``lab:starter`` and ``lab:teacher``."""
     judges: Mapping[str, Callable[[], Judge]] = field(default_factory=dict)
     """Name -> judge, for ``lab`` and ``lab-oracle``."""
-    lab_reflection: Callable[[str | None], str] | None = None
-    """Failed question of the lab's program, or None -> templated reflection."""
-    evaluate: Callable[[Recipe, Run, str, Path], Sequence[EvalResult]] | None = None
-    """(recipe, run, label, model folder) -> results."""
+    evaluate: Callable[["Context", str, str], EvalResult] | None = None
+    """(context with the weights to evaluate, label, suite) -> result."""
     report: Callable[[Path], Path] | None = None
     """Run folder -> the report that was written."""
 

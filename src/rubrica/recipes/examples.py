@@ -26,6 +26,7 @@ from rubrica.core.store import Store
 from rubrica.judges.executor import Executor, card_id, text_hash, verdict_key
 from rubrica.judges.template import fence_marker, quote
 from rubrica.methods.qa_lign import (
+    NOTHING_TO_MEND,
     Weakness,
     drop_reason,
     find_weakness,
@@ -254,13 +255,13 @@ class ExampleBuilder:
         return card_id(prompt, text, self.program, self.judge.fingerprint)
 
 
-def written_by(completer: Completer, secret: str, titles: Sequence[str], tags: Tags, nothing: str) -> Reflect:
+def written_by(completer: Completer, secret: str, titles: Sequence[str], tags: Tags) -> Reflect:
     """Return a writer of reflections that asks a model, and asks again, saying why, when it breaks the rules."""
     marker = fence_marker(secret)
 
     def reflect(prompt: Prompt, draft: str, weakness: Weakness | None) -> str:
         if weakness is None:
-            return nothing
+            return NOTHING_TO_MEND
         conversation = "\n".join(f"{m.role}: {m.content}" for m in prompt.messages)
         request = reflection_request(weakness, quote(conversation, marker), quote(draft, marker), marker)
         problem = ""

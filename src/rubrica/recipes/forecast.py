@@ -59,7 +59,8 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
                 rollouts += completions
                 grpo_texts += 2 * completions
                 if stage.diagnostics_every:
-                    diagnostics += -(-stage.steps // stage.diagnostics_every) * stage.diagnostics_texts
+                    times = stage.steps // stage.diagnostics_every + (stage.diagnostics_every > 1)
+                    diagnostics += times * stage.diagnostics_texts
                 sampled += completions * stage.max_completion_tokens
                 # Draft and revision share the completion's tokens.
                 read += completions * (2 * fixed + asked * stage.max_completion_tokens)

@@ -27,8 +27,8 @@ from rubrica.methods.qa_lign import Scored, completion_rewards, texts_to_judge
 from rubrica.models.decoding import Decoder, decode, sampler
 from rubrica.program.program import questions
 from rubrica.recipes.config import Grpo
-from rubrica.recipes.context import Context, Weights
-from rubrica.recipes.models import ChatFormat, load_chat_format, next_weights, training_start
+from rubrica.recipes.context import Context
+from rubrica.recipes.models import ChatFormat, load_chat_format, training_start
 from rubrica.train.arguments import has_accelerator
 from rubrica.train.grpo import Completion, GrpoSize, LogMetric, PromptRow, Rollouts, train_grpo
 
@@ -36,8 +36,8 @@ ROLLOUT = "rollout"
 """Kind under which rollouts lie in the store."""
 
 
-def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Prompt]) -> Weights:
-    """Train on ``prompts`` in their order, write the summary; return the new weights."""
+def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Prompt]) -> dict[str, object]:
+    """Train on ``prompts`` in their order, return the summary."""
     recipe, weights = context.recipe, context.weights
     chat = load_chat_format(weights.model, weights.chat_template)
     rendered = {prompt.id: chat.render(prompt) for prompt in prompts}
@@ -59,14 +59,7 @@ def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Pro
         reward,
         chat.tokenizer,
         stage,
-        GrpoSize(
-            steps=config.steps,
-            prompts=config.prompts_per_step,
-            group=config.group_size,
-            max_completion_tokens=config.max_completion_tokens,
-            temperature=config.temperature,
-            save_steps=config.save_steps,
-        ),
+        grpo_size(config),
         config.trainer,
         seed=recipe.seed,
         source=context.source,
@@ -75,16 +68,24 @@ def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Pro
         progress=context.progress,
     )
     rows = [row.metrics["reward"] for row in stage.metrics() if "reward" in row.metrics]
-    stage.finish(
-        {
-            **trained,
-            "first_reward": rows[0] if rows else None,
-            "last_reward": rows[-1] if rows else None,
-            "judge": executor.usage.model_dump(),
-            "fast_rollouts": fast,
-        }
+    return {
+        **trained,
+        "first_reward": rows[0] if rows else None,
+        "last_reward": rows[-1] if rows else None,
+        "fast_rollouts": fast,
+    }
+
+
+def grpo_size(config: Grpo) -> GrpoSize:
+    """Return what one update consists of."""
+    return GrpoSize(
+        steps=config.steps,
+        prompts=config.prompts_per_step,
+        group=config.group_size,
+        max_completion_tokens=config.max_completion_tokens,
+        temperature=config.temperature,
+        save_steps=config.save_steps,
     )
-    return next_weights(context, stage)
 
 
 def fast_rollouts(chat: ChatFormat, config: Grpo, seed: int) -> Rollouts:
@@ -206,7 +207,7 @@ class RubricReward:
             texts_to_judge([p for p, _ in chosen], [a for _, a in chosen]), full=True
         )
         kinds = {question.id: question.kind for _, _, question in questions(self._program)}
-        return {"diagnostics.texts": float(2 * count), **card_metrics(cards[::2], cards[1::2], kinds)}
+        return {"diagnostics/texts": float(2 * count), **card_metrics(cards[::2], cards[1::2], kinds)}
 
 
 def step_metrics(
@@ -219,18 +220,18 @@ def step_metrics(
     verdicts = [v for c in cards for p in c.principles for d in p.dimensions for v in d.verdicts]
     answered = [v for v in verdicts if v.outcome in (Outcome.ANSWERED, Outcome.NOT_APPLICABLE)]
     metrics = {
-        "malformed": sum(reasons.values()) / count,
-        "no_total": sum(s.reward is None for s in scored) / count,
-        **{f"malformed.{reason}": number / count for reason, number in reasons.items()},
+        "malformed/share": sum(reasons.values()) / count,
+        "no_total/share": sum(s.reward is None for s in scored) / count,
+        **{f"malformed/{reason}": number / count for reason, number in reasons.items()},
     }
     if pairs:
-        metrics["draft"] = sum(r1 for r1, _ in pairs) / len(pairs)
-        metrics["revision"] = sum(r2 for _, r2 in pairs) / len(pairs)
-        metrics["improvement"] = metrics["revision"] - metrics["draft"]
+        metrics["reward/draft"] = sum(r1 for r1, _ in pairs) / len(pairs)
+        metrics["reward/revision"] = sum(r2 for _, r2 in pairs) / len(pairs)
+        metrics["reward/improvement"] = metrics["reward/revision"] - metrics["reward/draft"]
     if cards:
-        metrics["vetoed"] = sum(bool(card.vetoed_by) for card in cards) / len(cards)
+        metrics["veto/share"] = sum(bool(card.vetoed_by) for card in cards) / len(cards)
     if answered:
-        metrics["na"] = sum(v.outcome is Outcome.NOT_APPLICABLE for v in answered) / len(answered)
+        metrics["na/share"] = sum(v.outcome is Outcome.NOT_APPLICABLE for v in answered) / len(answered)
     return metrics
 
 
@@ -266,6 +267,5 @@ def card_metrics(
 def usage_metrics(before: Usage, after: Usage) -> dict[str, float]:
     """Return what judging one step cost."""
     return {
-        f"judge.{name}": float(getattr(after, name) - getattr(before, name))
-        for name in ("asked", "skipped", "cached", "failed", "seconds")
+        f"calls/{name}": float(getattr(after, name) - getattr(before, name)) for name in Usage.model_fields
     }

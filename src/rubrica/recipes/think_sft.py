@@ -12,13 +12,12 @@ from rubrica.judges.executor import Executor
 from rubrica.judges.factory import make_judge
 from rubrica.methods.qa_lign import NOTHING_TO_MEND, Weakness, missing_phrases, templated_reflection
 from rubrica.recipes.config import ThinkSft
-from rubrica.recipes.context import Context, Weights
+from rubrica.recipes.context import Context
 from rubrica.recipes.examples import CHUNK, ExampleBuilder, Reflect, build_summary, written_by
 from rubrica.recipes.models import (
     ChatFormat,
     load_chat_format,
     model_folder,
-    next_weights,
     open_generator,
     open_writer,
     training_start,
@@ -26,8 +25,8 @@ from rubrica.recipes.models import (
 from rubrica.train.sft import TokenRow, train_sft
 
 
-def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> Weights:
-    """Build the examples, train on those that were kept, write the summary; return the new weights."""
+def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> dict[str, object]:
+    """Build the examples, train on those that were kept, return the summary."""
     recipe, weights = context.recipe, context.weights
     chat = load_chat_format(weights.model, weights.chat_template)
     rendered = [chat.render(prompt) for prompt in (*context.prompts.sft, *context.prompts.replay)]
@@ -74,32 +73,27 @@ def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> Weights:
         source=context.source,
         progress=context.progress,
     )
-    stage.finish(
-        {
-            **build_summary(examples),
-            "too_long": too_long,
-            "replayed": len(replayed),
-            "rows": len(rows),
-            "judge": executor.usage.model_dump(),
-            **trained,
-        }
-    )
-    return next_weights(context, stage)
+    return {
+        **build_summary(examples),
+        "too_long": too_long,
+        "replayed": len(replayed),
+        "rows": len(rows),
+        "usage": executor.usage.model_dump(),
+        **trained,
+    }
 
 
 def reflection_writer(context: Context, config: ThinkSft) -> Reflect:
-    """Return who writes reflections: phrases of the recipe, the lab's, or the judge's model.
+    """Return who writes reflections: the recipe's phrases, or the judge's model.
 
     Raises ``UsageError``, before anything is generated, when a question has no phrase.
     """
-    lab = context.surroundings.lab_reflection if context.program.name == "lab" else None
-    nothing = lab(None) if lab is not None else NOTHING_TO_MEND
     if config.reflection == "judge":
         titles = [d.title for p in context.program.principles for d in p.dimensions]
         writer = open_writer(context.recipe.judge)
-        return written_by(writer, context.run.store.secret, titles, context.recipe.tags, nothing)
+        return written_by(writer, context.run.store.secret, titles, context.recipe.tags)
     phrases = config.phrases
-    if lab is None and (missing := missing_phrases(context.program, phrases)):
+    if missing := missing_phrases(context.program, phrases):
         raise UsageError(
             f"{context.source}: reflection: template needs a phrase for every question; {len(missing)} have "
             f"none, the first is {missing[0]!r}; add them under phrases, or use reflection: judge"
@@ -107,9 +101,7 @@ def reflection_writer(context: Context, config: ThinkSft) -> Reflect:
 
     def reflect(prompt: Prompt, draft: str, weakness: Weakness | None) -> str:
         if weakness is None:
-            return nothing
-        if lab is not None and weakness.question.id not in phrases:
-            return lab(weakness.question.id)
+            return NOTHING_TO_MEND
         return templated_reflection(weakness.question.id, phrases)
 
     return reflect
@@ -153,9 +145,7 @@ def token_rows(
         for e in examples
         if e.dropped is None
     ]
-    lab = context.surroundings.lab_reflection if context.program.name == "lab" else None
-    nothing = lab(None) if lab is not None else NOTHING_TO_MEND
-    completions += [(prompt, render(r.text, nothing, r.text, tags)) for prompt, r in replayed]
+    completions += [(prompt, render(r.text, NOTHING_TO_MEND, r.text, tags)) for prompt, r in replayed]
     given = config.trainer.get("max_length")
     limit = given if isinstance(given, int) else chat.context
     rows: list[TokenRow] = []

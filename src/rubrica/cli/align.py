@@ -1,0 +1,117 @@
+"""``rubrica align``: run a recipe."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rubrica.cli.output import JsonFlag, console, note, print_json
+
+if TYPE_CHECKING:
+    from rubrica.recipes.config import Recipe
+    from rubrica.recipes.forecast import Forecast
+
+
+def align(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file; see recipes/.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default runs/NAME.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print plan and forecast; load and write nothing.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, as in a.b=c.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Align a model by a recipe: its stages in order, evaluation, report."""
+    from rubrica.core.config import load_config
+    from rubrica.program.program import load_program
+    from rubrica.recipes.config import Recipe
+    from rubrica.recipes.forecast import forecast
+
+    loaded = load_config(Recipe, recipe, overrides or ())
+    folder = out or Path("runs") / loaded.name
+    if dry_run:
+        program = load_program(loaded.program)
+        _show_plan(loaded, folder, forecast(loaded, program), as_json=as_json)
+        return
+    run_recipe(loaded, folder, str(recipe), resume=resume, as_json=as_json)
+
+
+def run_recipe(loaded: "Recipe", folder: Path, source: str, *, resume: bool, as_json: bool) -> None:
+    """Run a recipe with one progress line on stderr; Ctrl-C leaves a run that can be resumed, exit 130."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from rubrica.recipes.align import align as run_align
+    from rubrica.recipes.surroundings import default_surroundings
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bars:
+        task = bars.add_task("starting", total=None)
+
+        def progress(label: str, done: int, total: int) -> None:
+            bars.update(task, description=label, completed=done, total=total)
+
+        try:
+            model = run_align(
+                loaded,
+                folder,
+                resume=resume,
+                progress=progress,
+                announce=note,
+                surroundings=default_surroundings(),
+                source=source,
+            )
+        except KeyboardInterrupt:
+            bars.stop()
+            note(f"to go on: rubrica align {source} --out {folder} --resume")
+            raise
+    if as_json:
+        print_json(_result(folder, model))
+    else:
+        console().print(f"run: {folder}\nmodel: {model}")
+
+
+def _result(folder: Path, model: Path) -> dict[str, object]:
+    from rubrica.core.run import Run
+
+    run = Run.open(folder)
+    with run.store:
+        return {
+            "run": str(folder),
+            "model": str(model),
+            "stages": {stage.name: stage.summary() for stage in run.stages()},
+        }
+
+
+def _show_plan(loaded: "Recipe", folder: Path, expected: "Forecast", *, as_json: bool) -> None:
+    plan = {
+        "name": loaded.name,
+        "out": str(folder),
+        "policy": loaded.policy.model,
+        "teacher": loaded.teacher.model if loaded.teacher else loaded.policy.model,
+        "judge": loaded.judge if isinstance(loaded.judge, str) else loaded.judge.spec,
+        "program": loaded.program,
+        "reward": {
+            "preset": loaded.reward.preset,
+            "alpha": loaded.reward.weights[0],
+            "beta": loaded.reward.weights[1],
+        },
+        "stages": [stage.model_dump(mode="json") for stage in loaded.stages],
+    }
+    if as_json:
+        print_json({"plan": plan, "forecast": expected.model_dump()})
+        return
+    from rich.table import Table
+
+    out = console()
+    for key in ("name", "policy", "teacher", "judge", "program", "out"):
+        out.print(f"{key:<9}{plan[key]}", soft_wrap=True)
+    out.print(f"{'stages':<9}{', '.join(stage.type for stage in loaded.stages)}")
+    table = Table("at most", "", box=None, show_header=False)
+    for name, value in expected.model_dump().items():
+        table.add_row(name.replace("_", " "), f"{value:,}")
+    out.print(table)

@@ -1,0 +1,163 @@
+"""``rubrica align``: the stages of a recipe in order, evaluation in between, a report at the end.
+
+Everything that a stage finished is found again, so the same call with ``resume`` goes on after any kill.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rubrica.core.data import load_prompts
+from rubrica.core.errors import UsageError
+from rubrica.core.records import Prompt
+from rubrica.core.run import Run, Stage, write_json
+from rubrica.judges.factory import make_judge
+from rubrica.program.program import load_program
+from rubrica.recipes.config import Grpo, Recipe, StageConfig, ThinkSft
+from rubrica.recipes.context import Context, Progress, Surroundings, Weights
+from rubrica.recipes.prompts import StagePrompts, arrange
+
+Announce = Callable[[str], None]
+"""Gets one line about what was done, with its time."""
+
+
+def align(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
+    surroundings: Surroundings | None = None,
+    source: str = "recipe",
+) -> Path:
+    """Run ``recipe`` into ``out`` and return the folder of the final model.
+
+    Raises ``UsageError`` and ``DataError``, before anything is written, for what a recipe got wrong;
+    ``JudgeError`` when the judge fails too often: everything judged so far is kept, and ``resume`` goes on.
+    """
+    around = surroundings or Surroundings()
+    program = load_program(recipe.program)
+    prompts = arrange(recipe, files=prompts_of, lab=around.prompts)
+    _check_trainers(recipe, source)
+    from rubrica.recipes.models import model_folder
+
+    folder = model_folder(recipe.policy, around)
+    run = Run.start(out, recipe, program, seed=recipe.seed, resume=resume)
+    with run.store:
+        _keep_prompts(run, prompts)
+        judge = make_judge(recipe.judge, secret=run.store.secret, builtin=dict(around.judges))
+        context = Context(
+            recipe=recipe,
+            run=run,
+            program=program,
+            judge=judge,
+            prompts=prompts,
+            weights=Weights(folder, chat_template=recipe.policy.chat_template),
+            source=source,
+            thresholds=dict(getattr(judge, "veto_thresholds", {})),
+            surroundings=around,
+            progress=progress,
+        )
+        say = announce or (lambda line: None)
+        _evaluate(context, "starter", say)
+        used = 0
+        for number, config in enumerate(recipe.stages, 1):
+            taken = config.steps * config.prompts_per_step if isinstance(config, Grpo) else 0
+            _run_stage(context, config, run.stage(number, config.type), prompts.rl[used : used + taken], say)
+            used += taken
+            _evaluate(context, config.type, say)
+    if around.report is not None:
+        say(f"report: {around.report(out)}")
+    return context.weights.model
+
+
+def prompts_of(source: str) -> Sequence[Prompt]:
+    """Return the prompts of a file or, where there is no such file, of a hub dataset's train split."""
+    path = Path(source).expanduser()
+    if path.exists() or path.suffix or source.count("/") != 1:
+        return load_prompts(path)
+    import tempfile
+
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(source, split="train")
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(
+            f"prompts {source!r}: no such file, and the hub does not give it ({first})"
+        ) from None
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / f"{source.replace('/', '--')}.parquet"
+        rows.to_parquet(str(table))
+        return load_prompts(table)
+
+
+def _run_stage(
+    context: Context, config: StageConfig, stage: Stage, prompts: Sequence[Prompt], say: Announce
+) -> None:
+    """Run one stage, or skip it when it is done; move the context to the weights that it left."""
+    from rubrica.recipes.models import next_weights
+
+    if stage.done:
+        say(f"{stage.name}: done before")
+    else:
+        started = time.monotonic()
+        summary = _summary_of(context, config, stage, prompts)
+        seconds = time.monotonic() - started
+        stage.finish({**summary, "seconds": seconds})
+        say(f"{stage.name}: done in {seconds:.0f} s")
+    context.weights = next_weights(context, stage)
+
+
+def _summary_of(
+    context: Context, config: StageConfig, stage: Stage, prompts: Sequence[Prompt]
+) -> dict[str, object]:
+    match config:
+        case ThinkSft():
+            from rubrica.recipes.think_sft import run_think_sft
+
+            return run_think_sft(context, config, stage)
+        case Grpo():
+            from rubrica.recipes.grpo import run_grpo
+
+            return run_grpo(context, config, stage, prompts)
+
+
+def _evaluate(context: Context, label: str, say: Announce) -> None:
+    """Evaluate the current weights on each of the recipe's suites, unless the result is there."""
+    hook = context.surroundings.evaluate
+    if hook is None:
+        return
+    for suite in context.recipe.evaluate.suites:
+        path = context.run.path / "eval" / f"{label}-{suite}.json"
+        if not path.exists():
+            started = time.monotonic()
+            write_json(path, hook(context, label, suite))
+            say(f"{suite} of {label}: done in {time.monotonic() - started:.0f} s")
+
+
+def _keep_prompts(run: Run, prompts: StagePrompts) -> None:
+    with run.store.batch():
+        for prompt in (*prompts.sft, *prompts.replay, *{p.id: p for p in prompts.rl}.values()):
+            if run.store.get("prompt", prompt.id, Prompt) is None:
+                run.store.put("prompt", prompt.id, prompt)
+
+
+def _check_trainers(recipe: Recipe, source: str) -> None:
+    """Build every stage's trainer options once, so that a wrong one costs nothing."""
+    from rubrica.recipes.grpo import grpo_size
+    from rubrica.train.arguments import Numerics
+    from rubrica.train.callbacks import quiet
+    from rubrica.train.grpo import grpo_arguments
+    from rubrica.train.sft import sft_arguments
+
+    numerics, nowhere = Numerics(dtype=recipe.policy.dtype), Path("unused")
+    with quiet():
+        for stage in recipe.stages:
+            match stage:
+                case ThinkSft():
+                    sft_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
+                case Grpo():
+                    grpo_arguments(grpo_size(stage), stage.trainer, numerics, nowhere, recipe.seed, source)
