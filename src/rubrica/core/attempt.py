@@ -4,7 +4,9 @@ Source: QA-LIGN (arXiv 2506.08123), section 3 and Algorithm 4, line 8. The paper
 spellings; here they are configuration.
 """
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from rubrica.core.config import Config
 from rubrica.core.records import Attempt, Malformed
@@ -15,6 +17,16 @@ class Tags(Config):
 
     open: str = Field(default="<think>", min_length=1)
     close: str = Field(default="</think>", min_length=1)
+
+    @model_validator(mode="after")
+    def _tell_apart(self) -> Self:
+        if self.open in self.close or self.close in self.open:
+            raise ValueError(
+                f"tags {self.open!r} and {self.close!r}: expected two tags, neither inside the other"
+            )
+        if any(tag != tag.strip() for tag in (self.open, self.close)):
+            raise ValueError(f"tags {self.open!r} and {self.close!r}: expected no space around a tag")
+        return self
 
 
 def render(draft: str, reflection: str, revision: str, tags: Tags) -> str:

@@ -9,7 +9,10 @@ from typing import TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
 
 from rubrica.core.errors import DataError, UsageError, nearest
 
@@ -29,7 +32,20 @@ def content_hash(value: BaseModel | Json, length: int = 16) -> str:
     """Return the first ``length`` hex digits of the SHA-256 of the canonical JSON of ``value``."""
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
+
+
+class _Constructor(SafeConstructor):
+    """Plain values only: a date stays the text that was written."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+
+
+def _parse_yaml(text: str) -> Json:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    return cast(Json, yaml.load(text))
 
 
 def read_yaml(path: str | Path) -> Json:
@@ -43,7 +59,7 @@ def read_yaml(path: str | Path) -> Json:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     try:
-        data = cast(Json, YAML(typ="safe", pure=True).load(text))
+        data = _parse_yaml(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise DataError(path, f"not valid YAML: {error.problem}", line) from None
@@ -51,7 +67,7 @@ def read_yaml(path: str | Path) -> Json:
         raise DataError(path, f"not valid YAML: {error}") from None
     except RecursionError:
         raise DataError(path, "nested too deeply; expected a few levels") from None
-    if problem := _alias_problem(data):
+    if problem := _problem(data):
         raise DataError(path, problem)
     return data
 
@@ -59,14 +75,20 @@ def read_yaml(path: str | Path) -> Json:
 _MAX_NODES = 1_000_000
 
 
-def _alias_problem(data: Json) -> str | None:
-    """Why aliases make ``data`` no finite tree of bearable size: a cycle, or a bomb of nested aliases."""
+def _problem(data: object) -> str | None:
+    """Why ``data`` is no plain finite tree: other types or keys, a cycle, or a bomb of nested aliases."""
     sizes: dict[int, int] = {}
     open_: set[int] = set()
 
-    def size(node: Json) -> int:
-        if not isinstance(node, dict | list):
+    def size(node: object) -> int:
+        if node is None or isinstance(node, bool | int | float | str):
             return 1
+        if not isinstance(node, dict | list):
+            raise TypeError(
+                f"a value is a {type(node).__name__}; expected text, a number, a list or a mapping"
+            )
+        if isinstance(node, dict) and (odd := [key for key in node if not isinstance(key, str)]):
+            raise TypeError(f"key {odd[0]!r} is no text; write it in quotes")
         if id(node) in open_:
             raise RecursionError
         if id(node) not in sizes:
@@ -80,12 +102,26 @@ def _alias_problem(data: Json) -> str | None:
             return None
     except RecursionError:
         return "an alias points back at what contains it (a cycle); write the part out instead"
+    except TypeError as error:
+        return str(error)
     return f"aliases expand to more than {_MAX_NODES:,} values; write fewer of them"
+
+
+class _Representer(SafeRepresenter):
+    """Writes text so that it reads back: U+0085 survives only where it is escaped."""
+
+    def text(self, value: str) -> ScalarNode:
+        style = '"' if "\x85" in value else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Representer.add_representer(str, _Representer.text)
 
 
 def dump_yaml(value: BaseModel | Json) -> str:
     """Render ``value`` as YAML that :func:`read_yaml` reads back."""
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
     yaml.default_flow_style = False
     yaml.representer.sort_base_mapping_type_on_output = False  # keep the order of the fields
     yaml.width = 110
@@ -102,9 +138,11 @@ def apply_overrides(data: Json, overrides: Sequence[str]) -> Json:
         if not sep or not key.strip():
             raise UsageError(f"--set {override!r}: expected KEY=VALUE, for example --set reward.alpha=0.5")
         try:
-            value = YAML(typ="safe", pure=True).load(raw)
-        except YAMLError:
+            value = _parse_yaml(raw)
+        except (YAMLError, RecursionError):
             raise UsageError(f"--set {override!r}: the value is not valid YAML") from None
+        if problem := _problem(value):
+            raise UsageError(f"--set {override!r}: {problem}")
         _assign(root, key.strip().split("."), value, override)
     return cast(Json, root)
 
@@ -112,7 +150,7 @@ def apply_overrides(data: Json, overrides: Sequence[str]) -> Json:
 def _assign(node: Json, path: Sequence[str], value: Json, override: str) -> None:
     head, rest = path[0], path[1:]
     if isinstance(node, list):
-        if not head.isdigit() or int(head) >= len(node):
+        if not head.isdecimal() or int(head) >= len(node):
             raise UsageError(f"--set {override!r}: {head!r} is no index of a list of {len(node)}")
         if rest:
             _assign(node[int(head)], rest, value, override)
@@ -161,9 +199,11 @@ def _explain(model: type[BaseModel], error: ValidationError, path: str | Path) -
     got = first["input"]
     shown = "" if isinstance(got, dict | list) or first["type"] == "missing" else f", got {str(got)[:60]!r}"
     hint = ""
-    expected = first.get("ctx", {}).get("expected") or first.get("ctx", {}).get("expected_tags")
-    if isinstance(expected, str) and isinstance(got, str):
-        hint = nearest(got, [word.strip(" '") for word in expected.replace(" or ", ",").split(",")])
+    context = first.get("ctx", {})
+    expected = context.get("expected") or context.get("expected_tags")
+    written = context.get("tag", got)
+    if isinstance(expected, str) and isinstance(written, str):
+        hint = nearest(written, [word.strip(" '") for word in expected.replace(" or ", ",").split(",")])
     message = first["msg"].removeprefix("Value error, ")
     return DataError(path, f"{where}: {message}{shown}{hint}", line)
 

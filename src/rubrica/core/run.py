@@ -5,6 +5,7 @@ eval/*.json, report.html. A stage is done when its ``summary.json`` exists; ever
 """
 
 import json
+import math
 import os
 import platform
 import sys
@@ -21,6 +22,9 @@ from rubrica.core.errors import DataError, StorageError, UsageError
 from rubrica.core.store import Store
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pydantic", "openai")
+# what a start that was killed before it wrote recipe.yaml leaves behind; starting again is safe
+_BEFORE_RECIPE = {"eval", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm", "program.yaml"}
+_BEFORE_RECIPE |= {"environment.json", "program.yaml.tmp", "environment.json.tmp", "recipe.yaml.tmp"}
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -55,7 +59,10 @@ class Stage:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be created ({error.strerror}); check the path") from error
 
     @property
     def model_dir(self) -> Path:
@@ -74,18 +81,29 @@ class Stage:
 
     def summary(self) -> dict[str, Json]:
         """Return what :meth:`finish` wrote; empty while the stage is not done."""
-        return dict(json.loads((self.path / "summary.json").read_text(encoding="utf-8"))) if self.done else {}
+        path = self.path / "summary.json"
+        if not self.done:
+            return {}
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                path, f"not a stage's summary ({error}); delete it to run the stage again"
+            ) from None
 
     def finish(self, summary: Mapping[str, object]) -> None:
         """Write ``summary.json``, which marks the stage as done."""
         write_json(self.path / "summary.json", summary)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one row to ``metrics.jsonl``."""
+        """Append one row to ``metrics.jsonl``; a metric that is not finite is left out, since it is no number."""
         path = self.path / "metrics.jsonl"
+        if _torn(path):
+            self.rewind(max((row.step for row in self.metrics()), default=step))
+        row = MetricRow(step, {name: value for name, value in metrics.items() if math.isfinite(value)})
         try:
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, "metrics": dict(metrics)}, allow_nan=False) + "\n")
+                file.write(_line(row))
         except OSError as error:
             raise StorageError(
                 f"{path}: cannot be written ({error.strerror}); free some space, then --resume"
@@ -108,8 +126,20 @@ class Stage:
     def rewind(self, step: int) -> None:
         """Drop the rows after ``step``: a resumed stage computes them again."""
         rows = [row for row in self.metrics() if row.step <= step]
-        text = "".join(json.dumps({"step": r.step, "metrics": r.metrics}) + "\n" for r in rows)
-        write_atomic(self.path / "metrics.jsonl", text)
+        write_atomic(self.path / "metrics.jsonl", "".join(map(_line, rows)))
+
+
+def _line(row: MetricRow) -> str:
+    return json.dumps({"step": row.step, "metrics": row.metrics}, allow_nan=False) + "\n"
+
+
+def _torn(path: Path) -> bool:
+    """Tell whether a crash left the last line of ``path`` without its end."""
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 class Run:
@@ -139,7 +169,9 @@ class Run:
                 raise UsageError(
                     f"{path}: was started with another program; use the same one to --resume, or another --out"
                 )
-        elif path.exists() and any(path.iterdir()):
+        elif path.exists() and not path.is_dir():
+            raise UsageError(f"{path}: is a file; --out takes a directory")
+        elif path.exists() and not {p.name for p in path.iterdir()} <= _BEFORE_RECIPE:
             raise UsageError(f"{path}: exists, is not empty and holds no run; choose another --out")
         try:
             (path / "eval").mkdir(parents=True, exist_ok=True)

@@ -107,9 +107,9 @@ class Store:
     def batch(self) -> Iterator[None]:
         """Group writes into one transaction; an exception inside still commits what was written before it."""
         with self._lock, _storage(self.path, "write"):
+            if self._depth == 0:
+                self._db.execute("BEGIN IMMEDIATE")
             self._depth += 1
-            if self._depth == 1:
-                self._db.execute("BEGIN")
             try:
                 yield
             finally:
@@ -136,7 +136,7 @@ class Store:
                 part = keys[start : start + 500]
                 marks = ",".join("?" * len(part))
                 rows = self._db.execute(f"SELECT key, verdict FROM verdicts WHERE key IN ({marks})", part)
-                found |= {key: Verdict.model_validate_json(text) for key, text in rows}
+                found |= {key: self._load("verdict", Verdict, text) for key, text in rows}
         return found
 
     def count_verdicts(self) -> tuple[int, int]:
