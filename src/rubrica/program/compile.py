@@ -108,6 +108,8 @@ class _Compiler:
     progress: Callable[[str], None]
     calls: int = 0
     retried: int = 0
+    failed: int = 0
+    """Calls that failed since the last one that did not."""
     dropped: list[Dropped] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
 
@@ -228,9 +230,7 @@ class _Compiler:
                 self.retried += 1
             self.calls += 1
             before = len(self.dropped)
-            reply = self.completer.complete(
-                fill(template(prompt), {**values, "remark": remark}), self.config.max_tokens
-            )
+            reply = self._complete(fill(template(prompt), {**values, "remark": remark}), where)
             try:
                 yield read_json(reply)
             except ValueError as error:
@@ -239,6 +239,19 @@ class _Compiler:
                 return
             reasons = "; ".join(dict.fromkeys(drop.reason for drop in self.dropped[before:]))
             remark = f"An earlier reply could not be used in full ({one_line(reasons) or 'too little'}).\n"
+
+    def _complete(self, prompt: str, where: str) -> str:
+        """One reply; a failed call is an empty one, until as many fail in a row as there are tries."""
+        try:
+            reply = self.completer.complete(prompt, self.config.max_tokens)
+        except ModelError as error:
+            self.failed += 1
+            if self.failed > self.config.retries or self.failed == self.calls:
+                raise
+            self._drop(where, "", str(error))
+            return ""
+        self.failed = 0
+        return reply
 
     def _drop(self, where: str, text: str, reason: str) -> None:
         self.dropped.append(Dropped(where=where, text=one_line(text)[:300], reason=reason))

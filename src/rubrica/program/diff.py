@@ -1,10 +1,9 @@
 """What two programs ask differently, and so which verdicts of the one still serve the other."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from rubrica.core.records import Program, Question, Record
+from rubrica.core.records import Pooling, Program, Question, Record
 from rubrica.program.program import question_hash, questions
 
 Part = Literal["added", "removed", "changed", "unchanged"]
@@ -19,11 +18,11 @@ class QuestionChange(Record):
 
 
 class ProgramDiff(Record):
-    """Questions by what became of them, and whether the same answers would be pooled otherwise."""
+    """Questions by what became of them, and whether those that stayed are pooled otherwise."""
 
     changes: tuple[QuestionChange, ...]
     repooled: bool
-    """The tree, the pooling or the cap differs, so rewards may change although no question does."""
+    """The questions that both have are pooled otherwise (tree, pooling or cap): kept answers, other rewards."""
 
     def of(self, part: Part) -> list[QuestionChange]:
         """The changes of one kind, in order."""
@@ -56,17 +55,24 @@ def diff_programs(old: Program, new: Program) -> ProgramDiff:
         else:
             changes.append(QuestionChange(part="added", old=None, new=question))
     changes += [QuestionChange(part="removed", old=question, new=None) for question in rest.values()]
-    return ProgramDiff(changes=tuple(changes), repooled=_shape(old) != _shape(new))
+    pairs = [(change.old.id, change.new.id) for change in changes if change.old and change.new]
+    same_shape = _shape(old, {was: was for was, _ in pairs}) == _shape(new, {now: was for was, now in pairs})
+    return ProgramDiff(changes=tuple(changes), repooled=not same_shape)
 
 
 def _by_hash(asked: Iterable[Question]) -> dict[str, Question]:
     return {question_hash(question): question for question in asked}
 
 
-def _shape(program: Program) -> tuple[str, list[tuple[bool, Counter[tuple[str, ...]]]]]:
-    """What decides how answers are pooled: which questions share a dimension and a principle, and the cap."""
-    principles = [
-        (p.caps, Counter(tuple(sorted(question_hash(q) for q in d.questions)) for d in p.dimensions))
-        for p in program.principles
-    ]
-    return program.pooling.model_dump_json(), principles
+Group = frozenset[str]
+
+
+def _shape(
+    program: Program, names: Mapping[str, str]
+) -> tuple[Pooling, frozenset[tuple[bool, frozenset[Group]]]]:
+    """How the questions in ``names`` are pooled, by their common names: which share a dimension and a principle."""
+    principles = set()
+    for principle in program.principles:
+        groups = (frozenset(names[q.id] for q in d.questions if q.id in names) for d in principle.dimensions)
+        principles.add((principle.caps, frozenset(group for group in groups if group)))
+    return program.pooling, frozenset(p for p in principles if p[1])
