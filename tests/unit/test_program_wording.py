@@ -18,6 +18,12 @@ COMPOUND = [
     "How clear is the answer, and how is it structured and is it short?",
     "Does the answer warn the reader, and does the text say why?",
     "Is the tone calm and has the assistant apologised?",
+    "How clear is the answer and how complete is it?",
+    "How fair is the summary and to what extent does it quote?",
+    "Is the answer polite, does it cite a source?",
+    "Is the answer true and/or is it marked as fiction?",
+    "Are the steps safe and do not harm anybody?",
+    "Does the plan work and can be followed?",
     "Will the advice work and would the user understand it?",
 ]
 SINGLE = [
@@ -36,6 +42,14 @@ SINGLE = [
     "Does the answer say which steps are needed and which are not?",
     "How fairly does the answer treat people who could and would object?",
     "Is the answer truthful?!",
+    "Are the events of April and May told in order?",
+    "Does the answer list must-haves and may-haves?",
+    "Does the answer respect the patient's mind and will in the matter?",
+    "If the user asks for sources, does the answer give them?",
+    "Does the answer explain what the drug is and how it is taken?",
+    "How well does the answer show what is known and what is not?",
+    "Does the answer, where it can, give a source?",
+    "Does the answer avoid promoting or glorifying violence?",
 ]  # fmt: skip
 
 

@@ -15,14 +15,18 @@ _SUBJECT = (
     r"claims?|facts?|sources?|steps?)"
 )
 _JOIN = r"\b(?:and|or|but)(?:\s+(?:also|then|if\s+so|further|in\s+addition))?,?\s+"
-# "... and does it", "... or are the claims": a second question, in the word order of a question.
-_INVERTED = re.compile(
-    rf"{_JOIN}(?:(?:{_BE}|{_MODAL}|does|did|has)\s+(?:{_SUBJECT})|(?:do|have|had)\s+(?:they|these|those))\b",
-    re.IGNORECASE,
-)
-# "... and is polite", "... and does not insult": a second predicate of the same subject.
+_ASKS = rf"(?:(?:{_BE}|{_MODAL}|does|did|has)\s+(?:{_SUBJECT})|(?:do|have|had)\s+(?:they|these|those))\b"
+_HOW = r"(?:(?:how|why|what|which|who|where|when|to\s+what\s+(?:extent|degree))\s+(?:\w+\s+){0,2}?)?"
+# "... and does it", "... or how fair are the claims": a second question, in the word order of a question.
+_INVERTED = re.compile(_JOIN + _HOW + _ASKS, re.IGNORECASE)
+# "Is it polite, does it help": the same without a conjunction.
+_SPLICED = re.compile(r"[,;:–—]\s+" + _ASKS, re.IGNORECASE)
+# "... and is polite", "... and does not insult": a second predicate of the same subject. May is also a month,
+# will and might are also nouns.
 _SHARED_SUBJECT = re.compile(
-    rf"{_JOIN}(?:{_BE}|{_MODAL}|has|does\s+not|did\s+not|do\s+not|doesn't|isn't|aren't)\b", re.IGNORECASE
+    rf"{_JOIN}(?:(?:{_BE}|has|does\s+not|did\s+not|do\s+not|doesn't|isn't|aren't)\b"
+    r"|(?:can|could|will|would|should|must|(?-i:may)|might)\s+(?!(?:of|and|or|in|to|for|as|at|on)\b)(?=\w))",
+    re.IGNORECASE,
 )
 _OPENING = re.compile(rf"^\W*(?:{_BE}|{_MODAL}|does|do|did|has|have|had)\b", re.IGNORECASE)
 # After one of these words an auxiliary belongs to a subordinate clause: "claims that are new or are disputed".
@@ -59,8 +63,8 @@ _LEADING = re.compile(
 def askings(text: str) -> str | None:
     """Return the words that begin a second asking, or None where the question asks one thing.
 
-    A second asking is a second question mark, a second question behind *and*, *or* or *but* (``... and does it
-    cite a source``), or a second predicate with its own auxiliary (``... and is polite``) that no subordinate
+    A second asking is a second question mark, a second question behind *and*, *or*, *but* or a comma (``... and
+    does it cite a source``), or a second predicate with its own auxiliary (``... and is polite``) that no subordinate
     clause could own. Quoted text does not count.
     """
     bare = _QUOTED.sub("“ ”", text)
@@ -71,11 +75,12 @@ def askings(text: str) -> str | None:
     second = _INVERTED.search(bare)
     if second:
         return second.group()
-    opening = _OPENING.match(bare)
+    if not _OPENING.match(bare):
+        return None
+    if spliced := _SPLICED.search(bare):
+        return spliced.group()
     shared = _SHARED_SUBJECT.search(bare)
-    if opening and shared and not _SUBORDINATE.search(bare[: shared.start()]):
-        return shared.group()
-    return None
+    return shared.group() if shared and not _SUBORDINATE.search(bare[: shared.start()]) else None
 
 
 def is_negative(text: str) -> bool:
