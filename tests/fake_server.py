@@ -96,15 +96,15 @@ class FakeServer:
         app.post("/v1/chat/completions")(self._handle)
         config = uvicorn.Config(app, log_config=None, log_level="critical", lifespan="off", http="h11")
         self._server = uvicorn.Server(config)
-        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, args=(listener,), daemon=True)
         self._thread.start()
         while not self._server.started:
             time.sleep(0.005)
 
     def _serve(self, listener: socket.socket) -> None:
-        self._loop.run_until_complete(self._server.serve([listener]))
-        self._loop.close()
+        with asyncio.Runner() as runner:
+            self._loop = runner.get_loop()
+            runner.run(self._server.serve([listener]))
 
     def stop(self) -> None:
         """Die: abort what is under way and free the port. Does nothing when dead."""

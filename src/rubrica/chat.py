@@ -20,12 +20,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import openai
 from openai.types.chat import ChatCompletionMessageParam
-from pydantic import BaseModel, Field, JsonValue, NonNegativeInt, ValidationError
+from pydantic import JsonValue
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from rubrica.core.errors import RubricaError, UsageError
 from rubrica.core.limits import Clock, RateLimit
 from rubrica.core.records import Message
+from rubrica.core.wire import ChatReply, ChatRequest, read_reply
 
 MAX_BODY = 1_000_000
 """Bytes of a reply's body that are read at most."""
@@ -55,75 +56,6 @@ class _Transient(Exception):
         self.wait = wait
 
 
-class TokenLogprob(BaseModel):
-    """One candidate for a token. ``logprob`` is natural, and as the server sent it: perhaps NaN."""
-
-    token: str
-    logprob: float
-
-
-class _Position(BaseModel):
-    top_logprobs: tuple[TokenLogprob, ...]
-
-
-class _Logprobs(BaseModel):
-    content: tuple[_Position, ...] = Field(min_length=1)
-
-
-class _Text(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Text
-    logprobs: object = None
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: NonNegativeInt = 0
-    completion_tokens: NonNegativeInt = 0
-
-
-class _Body(BaseModel):
-    choices: tuple[_Choice, ...] = Field(min_length=1)
-    usage: _Usage | None = None
-
-
-class ChatReply(BaseModel):
-    """What the endpoint answered. ``top`` holds the candidates for the first token; empty where not offered."""
-
-    text: str
-    top: tuple[TokenLogprob, ...] = ()
-    finished: bool = True
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class ChatRequest(BaseModel):
-    """One call. ``top_logprobs`` 0 asks for none; ``extra`` goes into the body as it is."""
-
-    messages: tuple[Message, ...]
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    top_logprobs: int = 0
-    extra: dict[str, JsonValue] = {}
-
-    def body(self, refused: set[str]) -> dict[str, JsonValue]:
-        """Return the request's options, without those that the endpoint refused earlier."""
-        length = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
-        options: dict[str, JsonValue] = {length: self.max_tokens, "temperature": self.temperature}
-        if self.top_p < 1:
-            options["top_p"] = self.top_p
-        if "seed" not in refused:
-            options["seed"] = self.seed
-        if self.top_logprobs and "logprobs" not in refused:
-            options |= {"logprobs": True, "top_logprobs": self.top_logprobs}
-        return options | self.extra
-
-
 class Chat:
     """One model behind one endpoint."""
 
@@ -146,10 +78,15 @@ class Chat:
         ``backoff`` is the longest first pause in seconds; it doubles, and the pause is drawn below it.
         ``unusable`` is raised when the endpoint cannot work at all. ``UsageError``: no URL, or a wrong limit.
         """
-        parts = urlsplit(base_url)
+        if not _is_base_url(base_url):
+            shown = base_url.rpartition("@")[2]  # what stands before may be a password
+            raise UsageError(f"server {shown!r}: expected a base URL such as http://localhost:8000/v1")
         self.model, self.url = model, clean_url(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"server {self.url!r}: expected a base URL such as http://localhost:8000/v1")
+        self._key = os.environ.get(api_key_env, "").strip()
+        if not self._key.isascii() or not self._key.isprintable():
+            raise UsageError(
+                f"environment variable {api_key_env}: holds no key (line breaks or foreign letters)"
+            )
         if min(concurrency, timeout, rpm or 1, tpm or 1) <= 0 or retries < 0:
             raise UsageError(
                 f"server {self.url}: concurrency, timeout, rpm and tpm must be positive, retries not negative"
@@ -162,10 +99,14 @@ class Chat:
         """Options that the endpoint does not take: ``seed``, ``max_tokens``, ``logprobs``."""
         self._base_url, self._concurrency = base_url, concurrency
 
+    def hide_key(self, text: str) -> str:
+        """Return ``text`` without the key, should a server repeat it."""
+        return text.replace(self._key, "***") if self._key else text
+
     def client(self) -> openai.AsyncOpenAI:
         """Return a client that makes one attempt a call. Use it as an async context manager."""
         return openai.AsyncOpenAI(
-            api_key=os.environ.get(self.api_key_env) or "none",
+            api_key=self._key or "none",
             base_url=self._base_url,
             max_retries=0,
             timeout=self.timeout,
@@ -277,16 +218,20 @@ class Session:
         with clock.running() as seconds:
             try:
                 async with asyncio.timeout(seconds):
-                    return _read(await self._fetch(request))
+                    body = await self._fetch(request)
             except (TimeoutError, openai.APITimeoutError):
                 raise _Transient(f"no reply within {seconds:.3g} s") from None
+        try:
+            return read_reply(body)
+        except ValueError as error:
+            raise CallFailed(str(error)) from None
 
     async def _fetch(self, request: ChatRequest) -> bytes:
         options = request.body(self._chat.refused)
         create = partial(
             self._client.chat.completions.with_streaming_response.create,
             model=self._chat.model,
-            messages=cast(list[ChatCompletionMessageParam], [m.model_dump() for m in request.messages]),
+            messages=cast(list[ChatCompletionMessageParam], [_wire(message) for message in request.messages]),
             extra_body=options,
         )
         try:
@@ -326,14 +271,26 @@ class Session:
 
     def _status(self, error: openai.APIStatusError) -> Exception:
         chat, status, said = self._chat, error.status_code, " ".join(error.message.split())[:300]
-        key = os.environ.get(chat.api_key_env)
-        reason = f"HTTP {status}: {said.replace(key, '***') if key else said}"
+        reason = f"HTTP {status}: {chat.hide_key(said)}"
         if status in _RETRIED or status >= 500:
             return _Transient(reason, wait=_retry_after(error.response.headers))
         if status in _REMEDIES and not chat.reached:
             remedy = _REMEDIES[status].format(key_env=chat.api_key_env)
             return chat.unusable(f"model {chat.model!r} at {chat.url}: {reason}; {remedy}")
         return CallFailed(reason, status)
+
+
+def _wire(message: Message) -> dict[str, str]:
+    """Return the message as JSON; half a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
+    return {"role": message.role, "content": message.content.encode("utf-8", "replace").decode()}
+
+
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an address that is none
+        return False
 
 
 def clean_url(url: str) -> str:
@@ -355,25 +312,6 @@ async def _bounded(chunks: AsyncIterator[bytes]) -> bytes:
     except Exception as error:  # the transport's own errors: while streaming the client does not wrap them
         raise _Transient(f"connection lost in the reply: {type(error).__name__}") from None
     return bytes(body)
-
-
-def _read(body: bytes) -> ChatReply:
-    try:
-        found = _Body.model_validate_json(body)
-    except ValidationError:
-        start = " ".join(body[:80].decode(errors="replace").split())
-        raise CallFailed(f"the reply is no chat completion: {start!r}") from None
-    choice, usage = found.choices[0], found.usage or _Usage()
-    top: tuple[TokenLogprob, ...] = ()
-    with suppress(ValidationError):
-        top = _Logprobs.model_validate(choice.logprobs).content[0].top_logprobs
-    return ChatReply(
-        text=choice.message.content or "",
-        top=top,
-        finished=choice.finish_reason != "length",
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-    )
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

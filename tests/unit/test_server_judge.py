@@ -6,10 +6,10 @@ import time
 import pytest
 
 from fake_server import FakeServer, Reply, completion, error
-from rubrica.chat import TokenLogprob
 from rubrica.core.errors import JudgeError, UsageError
 from rubrica.core.limits import RateLimit
 from rubrica.core.records import Label, Message, Outcome, Prompt, Query, Question, QuestionKind
+from rubrica.core.wire import TokenLogprob
 from rubrica.judges.server import ServerJudge, read_logprobs
 
 GATE = Question(id="g", kind=QuestionKind.GATE, text="Is it safe?", clause="c")
@@ -285,7 +285,9 @@ def test_nobody_listening_is_one_clear_error(fake_server):
     assert time.monotonic() - start < 1.0
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://h/v1", "http://"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8000", "ftp://h/v1", "http://", "http://h:99999/v1", "http://[/v1"]
+)
 def test_a_base_url_that_is_none_is_refused(url):
     with pytest.raises(UsageError, match="expected a base URL"):
         ServerJudge("m", url, secret="s")
@@ -299,6 +301,18 @@ def test_the_key_is_sent_and_never_shown(fake_server, monkeypatch):
     [(_, verdict)] = subject.answer([query()])
     assert fake_server.headers[0]["authorization"] == "Bearer sk-very-secret"
     assert "sk-very" not in verdict.reason and "***" in verdict.reason
+
+
+def test_a_key_with_a_line_break_is_refused_before_it_is_sent(monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", "sk-one\nX-Other: two")
+    with pytest.raises(UsageError, match="JUDGE_KEY: holds no key"):
+        ServerJudge("m", "http://localhost/v1", secret="s", api_key_env="JUDGE_KEY")
+
+
+def test_half_a_surrogate_pair_in_a_text_costs_no_verdict(fake_server):
+    [(_, verdict)] = judge(fake_server).answer([query("cut \ud83d")])
+    assert verdict.label is Label.TRUE
+    assert "> cut ?" in fake_server.requests[0]["messages"][1]["content"]
 
 
 # --- identity and limits ------------------------------------------------------------------------

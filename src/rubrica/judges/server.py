@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rubrica.chat import CallFailed, Chat, ChatReply, ChatRequest, Session, TokenLogprob
+from rubrica.chat import CallFailed, Chat, Session
 from rubrica.core.config import content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.records import Label, Outcome, Query, Verdict
+from rubrica.core.wire import ChatReply, ChatRequest, TokenLogprob
 from rubrica.judges.parsing import Parsed, label_of, parse_reply
 from rubrica.judges.template import (
     TEMPLATE,

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from rubrica.chat import CallFailed, Chat, ChatReply, ChatRequest, Session
+from rubrica.chat import CallFailed, Chat, Session
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.records import Message, Prompt, Response, Sampling
+from rubrica.core.wire import ChatReply, ChatRequest
 
 _CONTINUE: dict[str, JsonValue] = {"continue_final_message": True, "add_generation_prompt": False}
 # A server that knows the first option refuses the two together; one that ignores unknown options answers.

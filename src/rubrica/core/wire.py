@@ -1,0 +1,100 @@
+"""Chat completions on the wire: the body of a request, and what can be read from a reply.
+
+A reply is hostile input: whatever does not have the form of a chat completion is a ``ValueError``.
+"""
+
+from collections.abc import Collection
+from contextlib import suppress
+
+from pydantic import BaseModel, Field, JsonValue, NonNegativeInt, ValidationError
+
+from rubrica.core.records import Message
+
+
+class TokenLogprob(BaseModel):
+    """One candidate for a token. ``logprob`` is natural, and as the server sent it: perhaps NaN."""
+
+    token: str
+    logprob: float
+
+
+class _Position(BaseModel):
+    top_logprobs: tuple[TokenLogprob, ...]
+
+
+class _Logprobs(BaseModel):
+    content: tuple[_Position, ...] = Field(min_length=1)
+
+
+class _Text(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Text
+    logprobs: object = None
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: NonNegativeInt = 0
+    completion_tokens: NonNegativeInt = 0
+
+
+class _Body(BaseModel):
+    choices: tuple[_Choice, ...] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+class ChatReply(BaseModel):
+    """What the endpoint answered. ``top`` holds the candidates for the first token; empty where not offered."""
+
+    text: str
+    top: tuple[TokenLogprob, ...] = ()
+    finished: bool = True
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class ChatRequest(BaseModel):
+    """One call. ``top_logprobs`` 0 asks for none; ``extra`` goes into the body as it is."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    top_logprobs: int = 0
+    extra: dict[str, JsonValue] = {}
+
+    def body(self, refused: Collection[str]) -> dict[str, JsonValue]:
+        """Return the request's options, without those that the endpoint refused earlier."""
+        length = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
+        options: dict[str, JsonValue] = {length: self.max_tokens, "temperature": self.temperature}
+        if self.top_p < 1:
+            options["top_p"] = self.top_p
+        if "seed" not in refused:
+            options["seed"] = self.seed
+        if self.top_logprobs and "logprobs" not in refused:
+            options |= {"logprobs": True, "top_logprobs": self.top_logprobs}
+        return options | self.extra
+
+
+def read_reply(body: bytes) -> ChatReply:
+    """Read the body of a reply; ``ValueError`` with its beginning when it is no chat completion."""
+    try:
+        found = _Body.model_validate_json(body)
+    except ValidationError:
+        start = " ".join(body[:80].decode(errors="replace").split())
+        raise ValueError(f"the reply is no chat completion: {start!r}") from None
+    choice, usage = found.choices[0], found.usage or _Usage()
+    top: tuple[TokenLogprob, ...] = ()
+    with suppress(ValidationError):
+        top = _Logprobs.model_validate(choice.logprobs).content[0].top_logprobs
+    return ChatReply(
+        text=choice.message.content or "",
+        top=top,
+        finished=choice.finish_reason != "length",
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+    )
