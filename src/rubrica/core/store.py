@@ -5,6 +5,7 @@ WAL mode with one connection behind a lock: readers (the studio, a report) never
 """
 
 import json
+import os
 import secrets
 import sqlite3
 import threading
@@ -51,6 +52,13 @@ def _storage(path: Path, doing: str) -> Iterator[None]:
         ) from error
 
 
+def _read_only_uri(path: Path) -> str:
+    """URI for reading; a store at rest in a directory that cannot be written needs no shared-memory file."""
+    at_rest = not path.with_name(path.name + "-wal").exists()
+    immutable = "&immutable=1" if at_rest and not os.access(path.parent, os.W_OK) else ""
+    return f"{path.resolve().as_uri()}?mode=ro{immutable}"
+
+
 class Store:
     """One SQLite file. Use as a context manager, or call :meth:`close`."""
 
@@ -62,7 +70,7 @@ class Store:
         if read_only and not self.path.exists():
             raise UsageError(f"{path}: no store here; expected the store.sqlite of a run")
         with _storage(self.path, "open"):
-            target = f"{self.path.resolve().as_uri()}?mode=ro" if read_only else str(self.path)
+            target = _read_only_uri(self.path) if read_only else str(self.path)
             self._db = sqlite3.connect(
                 target, uri=read_only, check_same_thread=False, timeout=30, isolation_level=None
             )
