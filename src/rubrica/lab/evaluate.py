@@ -19,6 +19,8 @@ from rubrica.lab.oracle import Reading, Stance, read
 from rubrica.lab.truth import OracleJudge
 
 SUITE = "lab"
+SAMPLES = 60
+"""Test prompts of each kind and family."""
 PROMPT_SEED = 1_000_003
 """The test prompts are the same for every model and every run."""
 _FAMILIES: dict[PromptKind, tuple[Family, ...]] = {
@@ -77,7 +79,7 @@ def evaluate(
     *,
     label: str,
     tags: Tags | None,
-    samples: int = 60,
+    samples: int = SAMPLES,
     trials: int = 1,
     temperature: float = 0.7,
     max_tokens: int = 128,

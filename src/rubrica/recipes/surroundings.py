@@ -1,20 +1,79 @@
-"""What ships with Rubrica and may be named in a recipe: the lab's oracle, the report."""
+"""What ships with Rubrica and may be named in a recipe: the lab's models, prompts, judges and suite, the report."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import Judge
-from rubrica.recipes.context import Surroundings
+from rubrica.core.records import EvalResult, Prompt
+from rubrica.recipes.context import Context, Surroundings
+
+LAB_PROMPTS = 2000
+"""Training prompts of each kind that the lab hands out."""
+LONG_SHARE = 0.08
+"""Share of them that stand at the end of a conversation."""
+STARTER = "starter"
+"""Label of the policy before its first stage."""
 
 
 def default_surroundings() -> Surroundings:
     """Return the seams as the command line uses them; each part is imported when it is asked for."""
-    return Surroundings(judges={"lab-oracle": _oracle}, report=_report)
+    return Surroundings(
+        lab_prompts=_prompts,
+        lab_model=_model,
+        judges={"lab": _judge, "lab-oracle": _oracle},
+        evaluate=_evaluate,
+        report=_report,
+    )
+
+
+def _prompts(kind: str) -> Sequence[Prompt]:
+    from rubrica.lab.generator import KINDS, prompts
+
+    for known in KINDS:
+        if known == kind:
+            return prompts(known, "train", LAB_PROMPTS, seed=0, long_share=LONG_SHARE)
+    raise UsageError(
+        f"prompts: the lab has no kind {kind!r}{nearest(kind, KINDS)}; expected one of {', '.join(KINDS)}"
+    )
+
+
+def _model(name: str) -> Path:
+    from rubrica.lab.checkpoints import checkpoint
+
+    return checkpoint(name)
+
+
+def _judge() -> Judge:
+    from rubrica.judges.local import LocalJudge
+    from rubrica.lab.checkpoints import checkpoint
+
+    return LocalJudge.load(checkpoint("judge"))
 
 
 def _oracle() -> Judge:
     from rubrica.lab.truth import OracleJudge
 
     return OracleJudge()
+
+
+def _evaluate(context: Context, label: str, suite: str) -> EvalResult:
+    from rubrica.lab import evaluate as lab
+    from rubrica.models.hf import HFGenerator
+
+    if suite != lab.SUITE:
+        raise UsageError(
+            f"evaluate.suites: no suite {suite!r}{nearest(suite, [lab.SUITE])}; expected {lab.SUITE}"
+        )
+    options = context.recipe.evaluate
+    return lab.evaluate(
+        {context.recipe.seed: HFGenerator(context.weights.model, batch_size=128)},
+        label=label,
+        tags=None if label == STARTER else context.recipe.tags,
+        samples=options.samples or lab.SAMPLES,
+        trials=options.trials,
+        progress=lambda done, total: context.report(f"evaluating {label}", done, total),
+    )
 
 
 def _report(folder: Path) -> Path:
