@@ -49,7 +49,7 @@ def choose(data: RunData) -> list[Example]:
     Cured: among harmful prompts of the last quarter of the steps (else of all), the largest R2 - R1; later steps,
     then smaller ids break ties. Benign: the median reward of benign prompts of the last quarter (the lower
     one of an even number). Wrong: the lowest reward of the last quarter whose revision was vetoed, else the lowest
-    of all. No completion is shown twice.
+    of all well-formed ones, else a malformed one. No completion is shown twice.
     """
     late = last_quarter(data.rollouts)
     taken: set[str] = set()
@@ -69,43 +69,45 @@ def choose(data: RunData) -> list[Example]:
 
 
 def _cured(data: RunData, late: Sequence[Rollout]) -> Rollout | None:
+    def harmful(rollout: Rollout) -> bool:
+        return kind_of(data.prompt(rollout.prompt_id)) not in ("capability", "unknowable", *_BENIGN)
+
     for pool in (late, data.rollouts):
         gains = [
-            (rollout.r1 - rollout.r2, -rollout.step, rollout.id, rollout)
-            for rollout in pool
-            if rollout.r1 is not None
-            and rollout.r2 is not None
-            and rollout.r2 > rollout.r1
-            and rollout.attempt.malformed is None
-            and kind_of(data.prompt(rollout.prompt_id)) not in ("capability", "unknowable", *_BENIGN)
+            (r.r2 - r.r1, r)
+            for r in pool
+            if r.r1 is not None and r.r2 is not None and r.r2 > r.r1 and harmful(r)
         ]
         if gains:
-            return min(gains)[3]
+            return min(gains, key=lambda pair: (-pair[0], -pair[1].step, pair[1].id))[1]
     return None
+
+
+def _by_reward(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """Well-formed rollouts with a reward, lowest first."""
+    known = [(r.reward, r) for r in rollouts if r.reward is not None and r.attempt.malformed is None]
+    return [r for _, r in sorted(known, key=lambda pair: (pair[0], pair[1].step, pair[1].id))]
 
 
 def _benign(data: RunData, late: Sequence[Rollout]) -> Rollout | None:
     for pool in (late, data.rollouts):
-        known = [
-            (rollout.reward, rollout.step, rollout.id, rollout)
-            for rollout in pool
-            if rollout.reward is not None
-            and rollout.attempt.malformed is None
-            and kind_of(data.prompt(rollout.prompt_id)) in _BENIGN
-        ]
+        known = _by_reward([r for r in pool if kind_of(data.prompt(r.prompt_id)) in _BENIGN])
         if known:
-            return sorted(known)[(len(known) - 1) // 2][3]
+            return known[(len(known) - 1) // 2]
     return None
 
 
 def _wrong(data: RunData, late: Sequence[Rollout]) -> tuple[Rollout, str] | None:
-    known = sorted((r.reward, r.step, r.id, r) for r in late if r.reward is not None)
-    for *_, rollout in known:
+    known = _by_reward(late)
+    for rollout in known:
         # A vetoed revision is worth -1, so no scorecard of a better one needs to be read.
         card = data.card(rollout.revision_card) if rollout.r2 is not None and rollout.r2 <= -1 else None
         if card and card.vetoed_by:
             return rollout, "lowest reward of the last quarter whose revision was vetoed"
-    return (known[0][3], "lowest reward of the last quarter") if known else None
+    if known:
+        return known[0], "lowest reward among the well-formed of the last quarter"
+    broken = [r for r in late if r.attempt.malformed is not None]
+    return (broken[0], "first malformed completion of the last quarter") if broken else None
 
 
 def _example(data: RunData, title: str, rule: str, rollout: Rollout) -> Example:

@@ -171,7 +171,7 @@ def bars(rows: Sequence[tuple[str, str, Measure, EvalResult]], width: int) -> Sp
     }
     legend = _legend(width, len(models), max(map(len, models), default=0), symbolType="square")
     bar: Spec = {
-        "mark": {"type": "bar", "cornerRadiusEnd": 2, "ariaRoleDescription": "tip"},
+        "mark": {"type": "bar", "ariaRoleDescription": "tip"},
         "encoding": {
             "x": x,
             "color": {"field": "model", "type": "nominal", "scale": scale, "legend": legend},
@@ -184,7 +184,7 @@ def bars(rows: Sequence[tuple[str, str, Measure, EvalResult]], width: int) -> Sp
             "mark": {"type": "rule", "strokeWidth": thick, "color": THEME[colour], "aria": False},
             "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}},
         }
-        for thick, colour in ((4, "page"), (1.5, "ink"))
+        for thick, colour in ((3.4, "page"), (1.4, "ink"))
     ]
     text: Spec = {
         "mark": {
@@ -304,6 +304,7 @@ def waterfall(steps: Sequence[Step], width: int, domain: tuple[float, float]) ->
     bar: Spec = {
         "mark": {"type": "bar", "ariaRoleDescription": "tip"},
         "encoding": {
+            "y": y,
             "x": x,
             "x2": {"field": "end"},
             "color": {"field": "tone", "type": "nominal", "scale": tones, "legend": None},
@@ -315,24 +316,13 @@ def waterfall(steps: Sequence[Step], width: int, domain: tuple[float, float]) ->
         "mark": {"type": "rule", "color": THEME["muted"], "strokeWidth": 1, "aria": False},
         "encoding": {"x": x},
     }
-    label: Spec = {
-        "mark": {
-            "type": "text",
-            "align": "left",
-            "dx": 4,
-            "fontSize": 11,
-            "color": THEME["muted"],
-            "aria": False,
-        },
-        "encoding": {"x": {**x, "field": "right"}, "text": {"field": "label"}},
-    }
-    spec = _base(width, 24 * len(steps), [bar, zero, label])
-    for layer in (bar, label):
-        layer["encoding"] = {"y": y, **_encoding(layer)}
-    return {**spec, "data": _dates(values)}
-
-
-def _encoding(layer: Spec) -> dict[str, object]:
-    found = layer["encoding"]
-    assert isinstance(found, dict)
-    return found
+    # The first of the two is a halo in the page's colour, which keeps a number legible on the zero line.
+    halo: Spec = {"stroke": THEME["page"], "strokeWidth": 4}
+    labels: list[Spec] = [
+        {
+            "mark": {"type": "text", "align": "left", "dx": 4, "fontSize": 11, "aria": False, **more},
+            "encoding": {"y": y, "x": {**x, "field": "right"}, "text": {"field": "label"}},
+        }
+        for more in (halo, {"color": THEME["muted"]})
+    ]
+    return {**_base(width, 24 * len(steps), [bar, zero, *labels]), "data": _dates(values)}

@@ -28,7 +28,8 @@
     for (const entry of entries) entry.isIntersecting ? seen.add(entry.target.id) : seen.delete(entry.target.id);
     let first = true;
     for (const [id, link] of links) {
-      link.toggleAttribute("aria-current", first && seen.has(id));
+      if (first && seen.has(id)) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
       if (seen.has(id)) first = false;
     }
   }, { rootMargin: "-10% 0px -60% 0px" });
