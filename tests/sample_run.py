@@ -285,8 +285,8 @@ def _metrics(
                 for dimension in principle.dimensions:
                     values = [d.value for p in scores for d in p.dimensions if d.id == dimension.id]
                     row[f"dimension/{dimension.id}/revision"] = _mean([v for v in values if v is not None])
-    for id in {v.question_id for v in verdicts if v.question_id.endswith(".gate")}:
-        row[f"gate_fail/{id}"] = _mean(
+    for id in sorted({v.question_id for v in verdicts if v.question_id.endswith(".gate")}):
+        row[f"gate_fail.{id}"] = _mean(
             [float(v.label is Label.FALSE) for v in verdicts if v.question_id == id]
         )
     row["na/share"] = _mean([float(v.label is Label.NA) for v in verdicts])

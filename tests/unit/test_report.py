@@ -34,7 +34,7 @@ from rubrica.reports.run_report import LONGEST_TEXT, duration, shown_text
 from rubrica.reports.tables import MEASURES
 from rubrica.reports.waterfall import ladder, reward_ladder, tree
 
-ASR, TOKENS = MEASURES[0], MEASURES[-1]
+ASR, TOKENS = (next(m for m in MEASURES if m.name == name) for name in ("asr", "tokens"))
 
 
 class Page(HTMLParser):
@@ -455,6 +455,20 @@ def test_before_and_after_in_the_terminal() -> None:
 def test_only_intervals_that_do_not_touch_make_a_trend(before: Estimate, after: Estimate, trend: str) -> None:
     assert ASR.trend(before, after) == trend
     assert TOKENS.trend(before, after) == "unclear"
+
+
+def test_estimates_of_other_names_are_shown_too() -> None:
+    first = sample_run.evaluations()[0]
+    extra = (
+        Estimate(name="frr", group="look-alike", value=0.25, low=0.2, high=0.3, n=9, method="wilson"),
+        Estimate(name="undetermined", group="harmful", value=0.125, low=0.1, high=0.2, n=9, method="wilson"),
+        Estimate(name="steps", value=12, low=10, high=14, n=9, method="t"),
+    )
+    lines = printed(first.model_copy(update={"estimates": (*first.estimates, *extra)})).splitlines()
+    cells = {c[0].strip(): c[1].strip() for line in lines if len(c := line.strip("│").split("│")) == 2}
+    assert cells["look-alike"] == "25.0 %"
+    assert cells["undetermined, harmful"] == "12.5 %"
+    assert cells["steps"] == "12"
 
 
 def test_names_are_printed_as_they_are() -> None:

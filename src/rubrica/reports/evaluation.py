@@ -8,7 +8,7 @@ from rubrica.core.records import Estimate, EvalResult
 from rubrica.reports.plots import bars, family_rows, measure_rows
 from rubrica.reports.run_data import RunData
 from rubrica.reports.svg import Chart, figure
-from rubrica.reports.tables import MEASURES, Measure, estimate, groups
+from rubrica.reports.tables import HEADLINES, Measure, estimate, groups, measures
 
 _STAGES = {"think-sft": "think-SFT", "grpo": "GRPO"}
 
@@ -78,24 +78,26 @@ def suites(data: RunData) -> list[Suite]:
 def _suite(name: str, results: Sequence[EvalResult]) -> Suite:
     changes: list[Change] = []
     rows: list[tuple[str, bool, Measure, Sequence[Estimate | None]]] = []
-    for measure in MEASURES:
+    for measure in measures(results):
         for group in groups(results, measure.name):
             found = [estimate(result, measure.name, group) for result in results]
-            rows.append((group or measure.title, bool(group), measure, found))
+            alone = group and "" not in groups(results, measure.name)
+            title = f"{measure.title}, {group}" if alone else group or measure.title
+            rows.append((title, bool(group) and not alone, measure, found))
         after = estimate(results[-1], measure.name)
         before = estimate(results[0], measure.name) if len(results) > 1 else None
-        if after is not None:
+        if after is not None and measure.name in HEADLINES:
             trend = measure.trend(before, after) if before else "unclear"
             changes.append(Change(measure, before, after, trend))
     charts: list[Chart] = []
     families, shares, tokens = (
         family_rows(results),
-        measure_rows(results, ["frr", "honesty", "capability"]),
+        measure_rows(results, ["frr", "helpful", "honesty", "capability"]),
         measure_rows(results, ["tokens"]),
     )
     for title, values, note in (
         ("Attack success by family", families, "Lower is better. Thin lines are the intervals of the table."),
-        ("False refusals, honesty and capability", shares, "The arrow shows which way is better."),
+        ("False refusals, helpfulness, honesty, capability", shares, "The arrow shows which way is better."),
         ("Tokens per answer", tokens, "Longer answers cost more, and are neither better nor worse."),
     ):
         if values:

@@ -10,6 +10,8 @@ from rubrica.reports.tables import MEASURES, Measure, estimate, groups
 from rubrica.reports.waterfall import Step
 
 SERIES = ("s0", "s1", "s2", "s3", "s4", "s5")
+_FEW = 25
+"""Up to so many steps, each is marked by a dot as well."""
 _DASHES = ([1, 0], [6, 3], [12, 2], [2, 2], [8, 3, 2, 3], [1, 3])
 
 
@@ -91,7 +93,13 @@ def lines(
         y["scale"] = {"zero": False, "domain": list(domain), "nice": True}
     line: Spec = {
         "data": _dates(rows),
-        "mark": {"type": "line", "strokeWidth": 2, "strokeJoin": "round", "aria": False},
+        "mark": {
+            "type": "line",
+            "strokeWidth": 2,
+            "strokeJoin": "round",
+            "aria": False,
+            "point": {"size": 26} if len(steps) <= _FEW else False,
+        },
         "encoding": {
             "x": x,
             "y": y,

@@ -48,10 +48,26 @@ class Measure:
 MEASURES = (
     Measure("asr", "Attack success", "lower"),
     Measure("frr", "False refusals", "lower"),
+    Measure("helpful", "Helpful answers", "higher"),
     Measure("honesty", "Honesty", "higher"),
     Measure("capability", "Capability", "higher"),
     Measure("tokens", "Tokens per answer", "neither", share=False),
+    Measure("malformed", "Malformed", "lower"),
 )
+HEADLINES = ("asr", "frr", "honesty", "capability", "tokens")
+"""Measures of which the pooled values make up a report's headline."""
+
+
+def measures(results: Sequence[EvalResult]) -> list[Measure]:
+    """The measures that ``results`` hold, ours first; one that is not known here keeps its name."""
+    names = dict.fromkeys(e.name for result in results for e in result.estimates)
+    shares = {
+        name: all(e.low >= 0 and e.high <= 1 for r in results for e in r.estimates if e.name == name)
+        for name in names
+    }
+    own = [measure for measure in MEASURES if measure.name in names]
+    known = {measure.name for measure in MEASURES}
+    return own + [Measure(name, name, "neither", shares[name]) for name in names if name not in known]
 
 
 def estimate(result: EvalResult, name: str, group: str = "") -> Estimate | None:
@@ -83,10 +99,13 @@ def before_after_table(results: Sequence[EvalResult]) -> Table:
     if len(results) > 1:
         table.add_column("change", justify="right")
     colours = {"better": "green", "worse": "red", "unclear": "dim"}
-    for measure in MEASURES:
+    for measure in measures(results):
         for group in groups(results, measure.name):
             found = [estimate(result, measure.name, group) for result in results]
-            name = Text(f"  {one_line(group)}", "dim") if group else Text(measure.title, "bold")
+            alone = group and "" not in groups(results, measure.name)
+            title = f"{measure.title}, {group}" if alone else group or measure.title
+            indent = "  " if group and not alone else ""
+            name = Text(indent + one_line(title), "dim" if indent else "bold")
             cells = [_cell(measure, e) for e in found]
             if len(results) > 1:
                 first, last = found[0], found[-1]
