@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from fake_server import completion
-from rubrica.core.errors import JudgeError, UsageError
+from rubrica.core.errors import RubricaError, UsageError
 from rubrica.core.records import Label, Message, Prompt, Query, Question, QuestionKind
 from rubrica.judges.factory import JudgeConfig, make_judge
 from rubrica.judges.server import ServerJudge
@@ -47,7 +47,7 @@ def test_a_wrong_spec_is_told_what_is_right(spec, said):
 
 
 def test_a_local_judge_that_is_not_there_is_a_clear_error(tmp_path):
-    with pytest.raises((JudgeError, UsageError), match="nowhere"):
+    with pytest.raises(RubricaError, match="nowhere"):
         make_judge(f"local:{tmp_path / 'nowhere'}", secret="s", builtin={})
 
 

@@ -18,6 +18,7 @@ from rubrica.core.errors import RubricaError
 COMMANDS: Final[dict[str, str]] = {
     "align": "rubrica.cli.align:align",
     "program": "rubrica.cli.program:app",
+    "score": "rubrica.cli.score:score",
 }
 """Every command: its name, and where its function or its ``typer.Typer`` group lives. Add yours here."""
 

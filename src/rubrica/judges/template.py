@@ -16,7 +16,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import Literal, NamedTuple
 
-from rubrica.core.records import Label, Message, Prompt, Query, Question, QuestionKind
+from rubrica.core.records import Message, Prompt, Query
+from rubrica.program.pooling import allowed_labels as allowed_labels
 
 Mode = Literal["label", "reason"]
 TEMPLATE = "examiner-1"
@@ -60,13 +61,6 @@ class Segments(NamedTuple):
     def user(self) -> str:
         """The user's turn: conversation, answer, question."""
         return self.conversation + self.answer + self.question
-
-
-def allowed_labels(question: Question) -> tuple[Label, ...]:
-    """Labels that the question offers; a protected gate offers no NA."""
-    if question.kind is QuestionKind.GRADED:
-        return (Label.A, Label.B, Label.C, Label.D, Label.F, Label.NA)
-    return (Label.TRUE, Label.FALSE) if question.protected else (Label.TRUE, Label.FALSE, Label.NA)
 
 
 def fence_marker(secret: str) -> str:

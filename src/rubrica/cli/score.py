@@ -1,0 +1,190 @@
+"""``rubrica score``: scorecards of given texts, and the accuracy on preference pairs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rubrica.cli.output import JsonFlag, console, note, plain, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.tree import Tree
+
+    from rubrica.core.records import Estimate, Program, Verdict
+    from rubrica.judges.factory import JudgeConfig
+    from rubrica.recipes.score import ScoredText, ScoreReport
+
+
+def score(
+    program: Annotated[str, typer.Option("--program", help="A library name (hhh, lab) or a YAML file.")],
+    judge: Annotated[
+        str,
+        typer.Option(
+            "--judge", help="lab, lab-oracle, local:PATH, openai:MODEL@URL, or a YAML file with options."
+        ),
+    ],
+    source: Annotated[
+        Path,
+        typer.Option("--input", metavar="FILE", help="Rows with prompt and response, or chosen/rejected."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Store and scorecards; goes on from there.")
+    ],
+    explain: Annotated[
+        str | None, typer.Option("--explain", metavar="ID", help="Judge and show this text or pair only.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Ask every question, also where the total is certain.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First rows only.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Judge texts by a program. Run the same command again to go on after an interruption."""
+    from rubrica.core.store import Store
+    from rubrica.judges.factory import make_judge
+    from rubrica.program.program import load_program
+    from rubrica.program.reward import RewardConfig
+    from rubrica.recipes import score as scoring
+    from rubrica.recipes.surroundings import default_surroundings
+
+    loaded, config = load_program(program), _judge_config(judge)
+    given = scoring.read_input(source, limit)
+    texts = given.texts if explain is None else scoring.select(given.texts, explain)
+    with Store(_folder(out) / "store.sqlite") as store:
+        asked = make_judge(config, secret=store.secret, builtin=dict(default_surroundings().judges))
+        with _progress() as progress:
+            scored, usage = scoring.score_texts(
+                texts,
+                asked,
+                store,
+                program=loaded,
+                reward=RewardConfig(),
+                full=full or explain is not None,
+                progress=progress,
+            )
+    if explain is not None:
+        _show_trees(loaded, scored, as_json=as_json)
+    else:
+        path = scoring.write_cards(scored, out)
+        report = scoring.report_of(scored, usage, given, asked.fingerprint)
+        _show_report(report, path, as_json=as_json)
+    if all(found.card.total is None for found in scored):
+        raise typer.Exit(1)
+
+
+def _judge_config(judge: str) -> "str | JudgeConfig":
+    from rubrica.core.config import load_config
+    from rubrica.judges.factory import JudgeConfig
+
+    return load_config(JudgeConfig, judge) if judge.endswith((".yaml", ".yml")) else judge
+
+
+def _folder(out: Path) -> Path:
+    from rubrica.core.errors import StorageError, UsageError
+
+    if (out / "recipe.yaml").exists():
+        raise UsageError(f"{out}: holds a training run; choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be created ({error.strerror}); choose another --out") from None
+    return out
+
+
+@contextmanager
+def _progress() -> "Iterator[Callable[[int, int], None]]":
+    """A bar on stderr over the questions."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bars:
+        task = bars.add_task("questions", total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _show_report(report: "ScoreReport", path: Path, *, as_json: bool) -> None:
+    for problem in report.skipped:
+        note(f"left out {problem}")
+    if as_json:
+        print_json(report.model_dump(mode="json") | {"path": str(path)})
+        return
+    out, used = console(), report.usage
+    out.print(f"{report.texts} texts, {report.without_total} without a total")
+    if report.mean is not None:
+        mean = report.mean
+        out.print(f"mean total {mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}], n={mean.n}")
+    if report.accuracy is not None:
+        found = report.accuracy
+        out.print(
+            f"{found.wins} wins, {found.ties} ties, {found.losses} losses; "
+            f"{found.unknown} pairs without two totals, in no rate"
+        )
+        for estimate in (found.strict, found.with_ties):
+            if estimate is not None:
+                out.print(_rate(estimate))
+    out.print(
+        f"{used.asked} calls, {used.cached} answers from the store, {used.skipped} not needed, {used.failed} failed; "
+        f"{used.prompt_tokens + used.completion_tokens} tokens, {used.seconds:.1f} s"
+    )
+    out.print(f"{path}", soft_wrap=True)
+
+
+def _rate(estimate: "Estimate") -> str:
+    return f"{estimate.name} {estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}], n={estimate.n}"
+
+
+def _show_trees(program: "Program", scored: "Sequence[ScoredText]", *, as_json: bool) -> None:
+    if as_json:
+        print_json([found.model_dump(mode="json") for found in scored])
+        return
+    for found in scored:
+        console().print(_tree(program, found), soft_wrap=True)
+
+
+def _tree(program: "Program", found: "ScoredText") -> "Tree":
+    """The scorecard with the value at every node, and below each dimension its questions and answers."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    from rubrica.program.program import questions
+
+    asked = {question.id: question for _, _, question in questions(program)}
+    titles = {p.id: p.title for p in program.principles} | {
+        d.id: d.title for p in program.principles for d in p.dimensions
+    }
+    card = found.card
+    veto = f", vetoed by {', '.join(card.vetoed_by)}" if card.vetoed_by else ""
+    total = "no total" if card.total is None else f"total {card.total:+.3f}"
+    root = Tree(Text.assemble((plain(found.id), "bold"), f"  {total}{veto}"))
+    for principle in card.principles:
+        value = _value(principle.value, principle.known)
+        branch = root.add(Text.assemble((plain(titles[principle.id]), "bold cyan"), f"  {value}"))
+        for dimension in principle.dimensions:
+            value = _value(dimension.value, dimension.known)
+            leaf = branch.add(Text.assemble((plain(titles[dimension.id]), "bold"), f"  {value}"))
+            for verdict in dimension.verdicts:
+                text = plain(asked[verdict.question_id].text)
+                leaf.add(Text.assemble((f"{_answer(verdict)} ", "green"), text, (_why(verdict), "dim")))
+    return root
+
+
+def _value(value: float | None, known: bool) -> str:
+    if value is not None:
+        return f"{value:+.3f}"
+    return "not applicable" if known else "unknown"
+
+
+def _answer(verdict: "Verdict") -> str:
+    if verdict.label is None:
+        return f"({verdict.outcome})"
+    if verdict.probabilities is None:
+        return verdict.label.value
+    return f"{verdict.label} {verdict.probabilities[verdict.label]:.2f}"
+
+
+def _why(verdict: "Verdict") -> str:
+    return f"  {plain(' '.join(verdict.reason.split()))}" if verdict.reason else ""

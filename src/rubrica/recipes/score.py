@@ -1,0 +1,160 @@
+"""Scorecards of given texts, and how often a program prefers the answer that people preferred.
+
+The second is QA-LIGN's check on HHH comparisons (arXiv 2506.08123): accuracy with and without ties.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rubrica.core.data import Text, holds_pairs, load_pairs, load_texts
+from rubrica.core.errors import UsageError, nearest
+from rubrica.core.ports import Judge
+from rubrica.core.records import Estimate, Program, Prompt, Record, Scorecard, Usage
+from rubrica.core.stats import mean_interval, wilson
+from rubrica.core.store import Store, write_jsonl
+from rubrica.judges.executor import Executor
+from rubrica.program.reward import RewardConfig
+
+SIDES = ("chosen", "rejected")
+
+
+class ScoredText(Record):
+    """One text with its scorecard: a row of ``scorecards.jsonl``."""
+
+    id: str
+    """The text's id; of a pair ``ID/chosen`` and ``ID/rejected``."""
+    prompt: Prompt
+    text: str
+    card: Scorecard
+
+
+class Accuracy(Record):
+    """How the totals of preference pairs agree with the preference."""
+
+    wins: int
+    """Pairs whose chosen answer has the higher total."""
+    ties: int
+    losses: int
+    unknown: int
+    """Pairs of which an answer has no total; in no rate."""
+    strict: Estimate | None
+    """wins / (wins + ties + losses); None without such pairs."""
+    with_ties: Estimate | None
+    """(wins + ties) / (wins + ties + losses)."""
+
+
+class ScoreReport(Record):
+    """What ``rubrica score`` found."""
+
+    texts: int
+    without_total: int
+    mean: Estimate | None
+    """Mean total of the texts that have one, with Student's t interval."""
+    accuracy: Accuracy | None
+    """Only for preference pairs."""
+    usage: Usage
+    judge: str
+    skipped: tuple[str, ...] = ()
+    """Pairs of the file that could not be compared, with the reason."""
+
+
+class Input(NamedTuple):
+    """Texts of a file; of a pair the two stand next to each other."""
+
+    texts: list[Text]
+    paired: bool
+    skipped: tuple[str, ...]
+
+
+def read_input(path: Path, limit: int | None = None) -> Input:
+    """Read texts, or preference pairs where the file has ``chosen`` and ``rejected``; ``DataError`` if neither."""
+    if not holds_pairs(path):
+        return Input(load_texts(path, limit=limit), False, ())
+    skipped: list[str] = []
+    pairs = load_pairs(path, limit=limit, on_skip=skipped.append)
+    texts = [
+        Text(f"{pair.id}/{side}", pair.prompt, text)
+        for pair in pairs
+        for side, text in zip(SIDES, (pair.chosen, pair.rejected), strict=True)
+    ]
+    return Input(texts, True, tuple(skipped))
+
+
+def select(texts: Sequence[Text], id: str) -> list[Text]:
+    """Return the text, or both texts of the pair, with this id; ``UsageError`` names the nearest id."""
+    found = [text for text in texts if text.id == id or text.id.rpartition("/")[0] == id]
+    if not found:
+        raise UsageError(f"--explain {id!r}: no such id in the input{nearest(id, [t.id for t in texts])}")
+    return found
+
+
+def score_texts(
+    texts: Sequence[Text],
+    judge: Judge,
+    store: Store,
+    *,
+    program: Program,
+    reward: RewardConfig,
+    full: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[ScoredText], Usage]:
+    """Score every text; what the store knows is not asked again. ``JudgeError`` as in the executor."""
+    executor = Executor(
+        judge,
+        store,
+        program=program,
+        reward=reward,
+        thresholds=dict(getattr(judge, "veto_thresholds", {})),
+        progress=progress,
+    )
+    cards = executor.score([(text.prompt, text.text) for text in texts], full=full)
+    scored = [
+        ScoredText(id=text.id, prompt=text.prompt, text=text.text, card=card)
+        for text, card in zip(texts, cards, strict=True)
+    ]
+    return scored, executor.usage
+
+
+def report_of(scored: Sequence[ScoredText], usage: Usage, given: Input, judge: str) -> ScoreReport:
+    """Sum up scorecards; a text without a total is counted, and is in no mean and no rate."""
+    totals = [s.card.total for s in scored if s.card.total is not None]
+    return ScoreReport(
+        texts=len(scored),
+        without_total=len(scored) - len(totals),
+        mean=mean_interval(totals, name="total") if totals else None,
+        accuracy=accuracy([s.card.total for s in scored]) if given.paired else None,
+        usage=usage,
+        judge=judge,
+        skipped=given.skipped,
+    )
+
+
+def accuracy(totals: Sequence[float | None]) -> Accuracy:
+    """Compare totals that alternate between chosen and rejected."""
+    wins = ties = losses = unknown = 0
+    for chosen, rejected in zip(totals[::2], totals[1::2], strict=True):
+        if chosen is None or rejected is None:
+            unknown += 1
+        elif chosen == rejected:
+            ties += 1
+        elif chosen > rejected:
+            wins += 1
+        else:
+            losses += 1
+    known = wins + ties + losses
+    return Accuracy(
+        wins=wins,
+        ties=ties,
+        losses=losses,
+        unknown=unknown,
+        strict=wilson(wins, known, name="strict accuracy") if known else None,
+        with_ties=wilson(wins + ties, known, name="accuracy with ties") if known else None,
+    )
+
+
+def write_cards(scored: Sequence[ScoredText], folder: Path) -> Path:
+    """Write ``scorecards.jsonl`` and return its path."""
+    path = folder / "scorecards.jsonl"
+    write_jsonl(path, scored)
+    return path

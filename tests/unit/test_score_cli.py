@@ -1,0 +1,206 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fake_server import FakeServer, Reply, completion, error
+from rubrica.cli import main
+from rubrica.core.config import dump_yaml
+from rubrica.core.records import Dimension, Principle, Program, Question
+from rubrica.core.store import Store
+from rubrica.recipes.score import accuracy
+
+GATE = Question(id="g", kind="gate", text="Is it polite?", clause="c")
+CLEAR = Question(id="s", kind="graded", text="How clear is it?", clause="c")
+BRIEF = Question(id="t", kind="graded", text="How brief is it?", clause="c")
+PROGRAM = Program(
+    name="small",
+    constitution="c",
+    principles=(
+        Principle(
+            id="p",
+            title="Manners",
+            dimensions=(
+                Dimension(id="d1", title="Tone", questions=(GATE, CLEAR)),
+                Dimension(id="d2", title="Length", questions=(BRIEF,)),
+            ),
+        ),
+    ),
+)
+# What the judge says of a text that holds the word: gate, clarity, brevity, and the total that follows:
+# mean(min of grades, or -1 behind a failed gate; brevity), with A=1, B=0.5, F=-1.
+ANSWERS = {"good": ("TRUE", "A", "B"), "rude": ("FALSE", "A", "B"), "dull": ("TRUE", "B", "F")}
+TOTALS = {"good": 0.75, "rude": -0.25, "dull": -0.25}
+
+
+def rule(body: dict) -> Reply:
+    asked = body["messages"][1]["content"]
+    word = next((word for word in ANSWERS if f"> {word}" in asked), None)
+    if word is None:
+        return error(400, "no such text")
+    question = next(n for n, q in enumerate((GATE, CLEAR, BRIEF)) if q.text in asked)
+    label = ANSWERS[word][question]
+    return completion(label, {label: 0.9, "?": 0.1})
+
+
+@pytest.fixture
+def place(tmp_path: Path, fake_server: FakeServer) -> Path:
+    fake_server.answer = rule
+    (tmp_path / "program.yaml").write_text(dump_yaml(PROGRAM))
+    (tmp_path / "judge.yaml").write_text(f"spec: openai:m@{fake_server.url}\nretries: 0\ntimeout: 2\n")
+    return tmp_path
+
+
+def run(place: Path, capsys, rows: list[dict], *flags: str, code: int = 0) -> str:
+    (place / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = {"--program": "program.yaml", "--judge": "judge.yaml", "--input": "in.jsonl", "--out": "out"}
+    argv = [part for flag, name in names.items() for part in (flag, str(place / name))]
+    with pytest.raises(SystemExit) as leaving:
+        main(["score", *argv, *flags])
+    printed = capsys.readouterr()
+    assert (leaving.value.code or 0) == code, printed.err
+    return printed.out if code != 2 else printed.err
+
+
+def texts(*words: str) -> list[dict]:
+    return [{"id": f"t{n}", "prompt": "Hi", "response": word} for n, word in enumerate(words)]
+
+
+def pairs(*words: tuple[str, str]) -> list[dict]:
+    return [{"id": f"q{n}", "prompt": "Hi", "chosen": a, "rejected": b} for n, (a, b) in enumerate(words)]
+
+
+def test_texts_get_their_totals_and_a_second_run_asks_nothing(place, fake_server, capsys):
+    rows = texts("good", "rude", "dull", "good")
+    found = json.loads(run(place, capsys, rows, "--json"))
+    assert (found["texts"], found["without_total"], found["accuracy"]) == (4, 0, None)
+    assert found["mean"]["value"] == pytest.approx((0.75 - 0.25 - 0.25 + 0.75) / 4)
+    lines = [json.loads(line) for line in (place / "out/scorecards.jsonl").read_text().splitlines()]
+    assert [(r["id"], r["card"]["total"]) for r in lines] == [
+        (f"t{n}", TOTALS[row["response"]]) for n, row in enumerate(rows)
+    ]
+    # Three distinct texts: 3 + 3 questions, and 2 for the rude one, whose clarity cannot matter.
+    assert len(fake_server.requests) == found["usage"]["asked"] == 8
+    again = json.loads(run(place, capsys, rows, "--json"))
+    assert len(fake_server.requests) == 8 and again["mean"] == found["mean"]
+    run(place, capsys, rows, "--full")
+    assert len(fake_server.requests) == 9
+
+
+def test_pairs_give_accuracy_with_and_without_ties_and_unknown_apart(place, capsys):
+    rows = pairs(("good", "rude"), ("good", "dull"), ("rude", "dull"), ("rude", "good"), ("good", "lost"))
+    found = json.loads(run(place, capsys, rows, "--json"))["accuracy"]
+    counts = {name: found[name] for name in ("wins", "ties", "losses", "unknown")}
+    assert counts == {"wins": 2, "ties": 1, "losses": 1, "unknown": 1}
+    # Wilson, 95 %, 2 of 4 and 3 of 4, computed by hand from (p + z2/2n -+ z sqrt(pq/n + z2/4n2)) / (1 + z2/n).
+    strict, ties = found["strict"], found["with_ties"]
+    assert [strict[k] for k in ("value", "low", "high", "n")] == pytest.approx(
+        [0.5, 0.1500, 0.8500, 4], abs=1e-4
+    )
+    assert [ties[k] for k in ("value", "low", "high", "n")] == pytest.approx(
+        [0.75, 0.3006, 0.9544, 4], abs=1e-4
+    )
+
+
+def test_the_printed_report_names_every_number(place, capsys):
+    printed = run(place, capsys, pairs(("good", "rude"), ("good", "lost")))
+    assert "4 texts, 1 without a total" in printed
+    assert "1 wins, 0 ties, 0 losses; 1 pairs without two totals, in no rate" in printed
+    assert "strict accuracy 100.0% [20.7%, 100.0%], n=1" in printed
+
+
+def test_explain_shows_every_answer_of_one_text(place, fake_server, capsys):
+    printed = run(place, capsys, texts("good", "rude", "lost"), "--explain", "t1")
+    lines = [line.strip(" │├└─") for line in printed.splitlines()]
+    assert lines == [
+        "t1  total -0.250",
+        "Manners  -0.250",
+        "Tone  -1.000",
+        "FALSE 1.00 Is it polite?",
+        "A 1.00 How clear is it?",
+        "Length  +0.500",
+        "B 1.00 How brief is it?",
+    ]
+    assert len(fake_server.requests) == 3, "only the text that was asked about is judged"
+    assert not (place / "out/scorecards.jsonl").exists()
+
+
+def test_explain_of_a_pair_shows_both_and_of_a_failure_its_reason(place, capsys):
+    printed = run(place, capsys, pairs(("good", "lost"), ("good", "dull")), "--explain", "q0")
+    assert "q0/chosen  total +0.750" in printed and "q0/rejected  no total" in printed
+    assert "Tone  unknown" in printed and "(failed) Is it polite?" in printed and "HTTP 400" in printed
+    assert "q1" not in printed
+
+
+def test_terminal_escapes_of_a_judge_are_not_printed(place, fake_server, capsys):
+    fake_server.answer = lambda body: error(400, "\x1b[31mred\x1b]0;title\x07")
+    printed = run(place, capsys, texts("good"), "--explain", "t0", code=1)
+    assert "[31mred" in printed and "\x1b" not in printed and "\x07" not in printed
+
+
+def test_what_broke_off_goes_on_and_keeps_what_was_answered(place, fake_server, capsys):
+    rows = texts("good", "dull")
+    fake_server.answer = lambda body: (
+        rule(body) if "> dull" not in body["messages"][1]["content"] else error(500, "down")
+    )
+    found = json.loads(run(place, capsys, rows, "--json"))
+    assert found["without_total"] == 1 and found["mean"]["value"] == 0.75
+    before = len(fake_server.requests)
+    fake_server.answer = rule
+    assert json.loads(run(place, capsys, rows, "--json"))["without_total"] == 0
+    assert len(fake_server.requests) == before + 3
+    with Store(place / "out/store.sqlite", read_only=True) as store:
+        assert store.count_verdicts()[0] == 6
+
+
+def test_no_total_at_all_is_exit_1(place, fake_server, capsys):
+    fake_server.answer = lambda body: completion("Ich weiss es nicht.")
+    printed = run(place, capsys, texts("good"), code=1)
+    assert "1 texts, 1 without a total" in printed
+
+
+def test_a_dead_judge_is_one_line_and_exit_1(place, fake_server, capsys):
+    fake_server.stop()
+    run(place, capsys, texts("good"), code=1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "flags", "said"),
+    [
+        (texts("good"), ["--explain", "t9"], "no such id in the input (did you mean 't0'?)"),
+        ([{"prompt": "Hi"}], [], "in.jsonl:1: no response: expected a column response"),
+        ([], [], "in.jsonl: empty"),
+        (texts("good"), ["--program", "smal"], "smal"),
+        (texts("good"), ["--judge", "labb"], "did you mean 'lab'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_2(place, capsys, rows, flags, said):
+    printed = run(place, capsys, rows, *flags, code=2)
+    assert said in printed and printed.startswith("error: ")
+
+
+def test_a_training_run_is_not_written_into(place, capsys):
+    (place / "out").mkdir()
+    (place / "out/recipe.yaml").write_text("name: x\n")
+    assert "holds a training run" in run(place, capsys, texts("good"), code=2)
+    assert [p.name for p in (place / "out").iterdir()] == ["recipe.yaml"]
+
+
+def test_pairs_that_cannot_be_compared_are_named_and_left_out(place, capsys):
+    found = json.loads(run(place, capsys, pairs(("good", "rude"), ("good", "good")), "--json"))
+    assert found["texts"] == 2 and "in.jsonl:2: chosen and rejected are equal" in found["skipped"][0]
+
+
+@given(st.lists(st.tuples(*[st.none() | st.sampled_from([-1.0, 0.1, 0.5])] * 2), max_size=12))
+def test_every_pair_is_counted_once(totals):
+    found = accuracy([total for pair in totals for total in pair])
+    known = [(a, b) for a, b in totals if a is not None and b is not None]
+    assert found.unknown == len(totals) - len(known)
+    assert (found.wins, found.ties, found.losses) == (
+        sum(a > b for a, b in known),
+        sum(a == b for a, b in known),
+        sum(a < b for a, b in known),
+    )
+    assert (found.strict is None) is (not known)
