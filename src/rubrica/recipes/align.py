@@ -41,10 +41,11 @@ def align(
     prompts = arrange(recipe, files=prompts_of, lab=around.prompts)
     _check_trainers(recipe, source)
     from rubrica.recipes.models import model_folder
+    from rubrica.train.callbacks import quiet
 
     folder = model_folder(recipe.policy, around)
     run = Run.start(out, recipe, program, seed=recipe.seed, resume=resume)
-    with run.store:
+    with run.store, quiet():
         _keep_prompts(run, prompts)
         judge = make_judge(recipe.judge, secret=run.store.secret, builtin=dict(around.judges))
         context = Context(

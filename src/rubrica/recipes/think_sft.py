@@ -1,10 +1,11 @@
 """Stage think-SFT: examples from draft, critique and revision, then supervised training on them."""
 
 import gc
+from collections import Counter
 from collections.abc import Sequence
 
 from rubrica.core.attempt import parse, render
-from rubrica.core.errors import UsageError
+from rubrica.core.errors import TrainingError, UsageError
 from rubrica.core.ports import Generator, Judge
 from rubrica.core.records import Prompt, Response, ThinkExample
 from rubrica.core.run import Stage
@@ -63,6 +64,13 @@ def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> dict[str,
     del policy, teacher, builder
     gc.collect()  # the generators' weights go before the trainer's come
     rows, too_long = token_rows(context, config, chat, examples, replayed)
+    if not rows:
+        reasons = Counter(example.dropped or "too long" for example in examples).most_common(3)
+        told = ", ".join(f"{reason} ({count})" for reason, count in reasons)
+        raise TrainingError(
+            f"{stage.name}: none of {len(examples)} examples can be trained on: {told}; use a teacher, a "
+            "better judge, or other prompts"
+        )
     trained = train_sft(
         training_start(context),
         rows,

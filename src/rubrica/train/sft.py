@@ -83,7 +83,7 @@ def train_sft(
     Raises ``TrainingError`` without rows, ``DataError`` on options that SFTConfig refuses.
     """
     if not rows:
-        raise TrainingError(f"{stage.name}: no example to train on; see the reasons in the stage's summary")
+        raise TrainingError(f"{stage.name}: got no example; expected at least one")
     with quiet():
         args = sft_arguments(options, Numerics(dtype=start.dtype), stage.checkpoints, seed, source)
     ordered = epochs_in_order(rows, args.num_train_epochs, seed) if args.max_steps <= 0 else None
