@@ -158,7 +158,9 @@ def test_long_groups_are_cut_into_rows_that_hold_every_branch_once():
     rows = list(split_rows(Group((1,) * 20, branches, range(200))))
     assert [owner for row in rows for owner in row.owners] == list(range(200))
     assert all(row.tokens == 20 + sum(len(b.question) for b in row.branches) for row in rows)
-    assert len(rows) == 4 and max(row.tokens for row in rows) <= 20 + 256 + 7  # 1000 tokens, 256 a row
+    assert (
+        len(rows) == 2 and max(row.tokens for row in rows) <= 20 + 500 + 7
+    )  # 1000 tokens, at most 512 a row
 
 
 def test_an_answer_that_begins_another_is_closed_with_the_end_token():
@@ -342,3 +344,13 @@ def test_weights_that_cannot_be_loaded_are_a_model_error(tmp_path):
     (path / "config.json").write_text(json.dumps(config | {"model_type": "no-such-family"}))
     with pytest.raises(ModelError, match="expected a causal language model in Hugging Face format"):
         LocalJudge.load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_the_shared_pass_and_stays_near_the_reference(dtype):
+    model = tiny_model("llama", len(TOKENIZER))
+    judge = LocalJudge(tiny_model("llama", len(TOKENIZER)).to(dtype), TOKENIZER, card=JudgeCard())
+    assert judge.mode == "tree"
+    for index, verdict in judge.answer(QUERIES):
+        expected = by_hand(model, TOKENIZER, JudgeCard(), QUERIES[index])
+        assert verdict.probabilities == pytest.approx(expected, abs=0.1)

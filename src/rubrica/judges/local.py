@@ -36,7 +36,7 @@ CARD = "rubrica_judge.json"
 class LocalJudge:
     """Implements :class:`rubrica.core.ports.Judge` with a loaded model.
 
-    ``batch_tokens`` bounds the tokens of one forward pass, padding included; without it 4096 on a CPU, where
+    ``batch_tokens`` bounds the tokens of one forward pass, padding included; without it 2048 on a CPU, where
     more does not fit the caches, and 16384 elsewhere. ``secret`` keys the fence around the text under judgment.
     """
 
@@ -55,7 +55,7 @@ class LocalJudge:
         self._tokenizer, self._encoder = tokenizer, Encoder(tokenizer)
         self._context = context_length(model.config)
         self._scorer = TreeScorer(
-            model, batch_tokens or (4096 if model.device.type == "cpu" else 16_384), mode=mode
+            model, batch_tokens or (2048 if model.device.type == "cpu" else 16_384), mode=mode
         )
         self._labels: dict[tuple[Label, ...], tuple[Ids, ...]] = {}
         self._branches: dict[tuple[Ids, tuple[Label, ...]], Branch] = {}

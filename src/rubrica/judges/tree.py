@@ -357,7 +357,7 @@ def sliding_window(config: ModelConfig) -> int | None:
 def split_rows(group: Group) -> Iterator[Row]:
     """Cut a group into rows of like size: a row pays for attention between questions that do not see each other."""
     sizes = [len(branch.packed.ids) for branch in group.branches]
-    limit = max(256, 3 * len(group.prefix))
+    limit = max(512, 3 * len(group.prefix))
     count = -(-sum(sizes) // limit)
     bounds = np.searchsorted(np.cumsum(sizes), np.arange(1, count) * sum(sizes) / count, side="left") + 1
     for start, end in zip([0, *bounds], [*bounds, len(sizes)], strict=True):
