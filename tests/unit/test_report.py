@@ -351,6 +351,8 @@ def test_the_tree_shows_labels_values_and_what_changed() -> None:
     assert gate.cells[0].probability == 0.97
     assert gate.changed and gate.veto
     assert [q.changed for d in first.dimensions for q in d.questions].count(True) == 1
+    assert first.decisive is first.dimensions[0]  # the veto outweighs every other difference
+    assert tree(source, (good, good))[0].dimensions[0].weight == (False, 0.0)
     assert list(first.dimensions[0].values) == [-1.0, good.principles[0].dimensions[0].value, None]
 
 

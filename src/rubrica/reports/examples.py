@@ -26,6 +26,11 @@ class Example:
     reward_ladder: Sequence[Step]
     tree: Sequence[PrincipleRow]
 
+    @property
+    def decisive(self) -> PrincipleRow | None:
+        """The principle whose decisive dimension explains most: what a reader sees open."""
+        return max(self.tree, key=lambda row: row.decisive.weight, default=None)
+
 
 def kind_of(prompt: Prompt | None) -> str:
     """The prompt's ``kind`` tag, or an empty string."""

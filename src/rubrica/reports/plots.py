@@ -77,17 +77,13 @@ def lines(
     dashes = [_DASHES[i % len(_DASHES)] for i in range(len(names))]
     rows = [{"x": x, "y": y, "name": name} for name in names for x, y in series[name]]
     steps = sorted({x for points in series.values() for x, _ in points})
-    half = min((b - a for a, b in itertools.pairwise(steps)), default=1.0) / 2
-    tips = []
-    for step in steps:
-        parts = [f"{name} {_number(y, share)}" for name in names for x, y in series[name] if x == step]
-        tips.append({"x": step - half, "x2": step + half, "tip": f"step {step:g} · " + " · ".join(parts)})
+    ends = (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] - 0.5, steps[0] + 0.5)
     longest = max(map(len, names), default=0)
     scale: Spec = {"domain": names, "range": palette}
     legend = _legend(width, len(names), longest, symbolType="stroke") if len(names) > 1 else None
     x_axis: Spec = {"title": "step", "grid": False, "tickCount": 5 if width < 500 else 10, "tickMinStep": 1}
     y_axis: Spec = {"title": None, "tickCount": 5, **({"format": ".0%"} if share else {})}
-    x: Spec = {"field": "x", "type": "quantitative", "axis": x_axis, "scale": {"nice": False, "zero": False}}
+    x: Spec = {"field": "x", "type": "quantitative", "axis": x_axis, "scale": {"domain": list(ends)}}
     y: Spec = {"field": "y", "type": "quantitative", "axis": y_axis, "scale": {"zero": share}}
     if domain:
         y["scale"] = {"zero": False, "domain": list(domain), "nice": True}
@@ -113,15 +109,26 @@ def lines(
         },
     }
     hit: Spec = {
-        "data": _dates(tips),
+        "data": _dates(_step_tips(series, steps, ends, share)),
         "mark": {"type": "rect", "color": THEME["muted"], "fillOpacity": 0, "ariaRoleDescription": "tip"},
-        "encoding": {
-            "x": {**x, "field": "x"},
-            "x2": {"field": "x2"},
-            "description": {"field": "tip", "type": "nominal"},
-        },
+        "encoding": {"x": x, "x2": {"field": "x2"}, "description": {"field": "tip", "type": "nominal"}},
     }
     return _base(width, height, [line, hit])
+
+
+def _step_tips(
+    series: Mapping[str, Sequence[Point]], steps: Sequence[float], ends: tuple[float, float], share: bool
+) -> list[dict[str, object]]:
+    """One invisible bar per step, as wide as the closest two steps are apart, with all values of the step."""
+    half = min((b - a for a, b in itertools.pairwise(steps)), default=1.0) / 2
+    tips: list[dict[str, object]] = []
+    for step in steps:
+        parts = [
+            f"{name} {_number(y, share)}" for name, points in series.items() for x, y in points if x == step
+        ]
+        left, right = max(step - half, ends[0]), min(step + half, ends[1])
+        tips.append({"x": left, "x2": right, "tip": f"step {step:g} · " + " · ".join(parts)})
+    return tips
 
 
 def _number(value: float, share: bool) -> str:
@@ -136,6 +143,45 @@ def model_colours(labels: Sequence[str]) -> list[str]:
 
 def bars(rows: Sequence[tuple[str, str, Measure, EvalResult]], width: int) -> Spec:
     """Horizontal bars with intervals: rows of (bar group, estimate group, measure, result); one bar a model."""
+    values = _bar_values(rows)
+    share = all(measure.share for *_, measure, _ in rows)
+    models = list(dict.fromkeys(result.label for *_, result in rows))
+    titles = list(dict.fromkeys(title for title, *_ in rows))
+    scale: Spec = {"domain": models, "range": [THEME[name] for name in model_colours(models)]}
+    top = max([float(str(v["high"])) for v in values], default=1.0)
+    domain = [0, 1.12 if share else top * 1.2]
+    y: Spec = {
+        "field": "group",
+        "type": "nominal",
+        "sort": titles,
+        "axis": {"title": None, "labelLimit": 110 if width < 500 else 220, "labelColor": THEME["ink"]},
+        "scale": {"paddingInner": 0.28, "paddingOuter": 0.1},
+    }
+    offset: Spec = {"field": "model", "sort": models, "scale": {"paddingInner": 0.12}}
+    x_axis: Spec = {"title": None, "tickCount": 5}
+    if share:
+        x_axis |= {"format": ".0%", "values": [0, 0.25, 0.5, 0.75, 1]}
+    x: Spec = {
+        "field": "value",
+        "type": "quantitative",
+        "axis": x_axis,
+        "scale": {"domain": domain, "nice": False},
+    }
+    legend = _legend(width, len(models), max(map(len, models), default=0), symbolType="square")
+    bar: Spec = {
+        "mark": {"type": "bar", "ariaRoleDescription": "tip"},
+        "encoding": {
+            "x": x,
+            "color": {"field": "model", "type": "nominal", "scale": scale, "legend": legend},
+            "description": {"field": "tip", "type": "nominal"},
+        },
+    }
+    height = max(60, len(titles) * (len(models) * 16 + 12))
+    spec = _base(width, height, [bar, *_intervals(x)])
+    return {**spec, "data": _dates(values), "encoding": {"y": y, "yOffset": offset}}
+
+
+def _bar_values(rows: Sequence[tuple[str, str, Measure, EvalResult]]) -> list[dict[str, object]]:
     values: list[dict[str, object]] = []
     for title, group, measure, result in rows:
         found = estimate(result, measure.name, group)
@@ -152,40 +198,11 @@ def bars(rows: Sequence[tuple[str, str, Measure, EvalResult]], width: int) -> Sp
                     "tip": f"{title} · {result.label} · {number} · n = {found.n} · {found.method}",
                 }
             )
-    share = all(measure.share for *_, measure, _ in rows)
-    models = list(dict.fromkeys(result.label for *_, result in rows))
-    titles = list(dict.fromkeys(title for title, *_ in rows))
-    scale: Spec = {"domain": models, "range": [THEME[name] for name in model_colours(models)]}
-    top = max([float(str(v["high"])) for v in values], default=1.0)
-    domain = [0, 1.12 if share else top * 1.2]
-    y: Spec = {
-        "field": "group",
-        "type": "nominal",
-        "sort": titles,
-        "axis": {"title": None, "labelLimit": 110 if width < 500 else 220, "labelColor": THEME["ink"]},
-        "scale": {"paddingInner": 0.28, "paddingOuter": 0.1},
-    }
-    offset: Spec = {"field": "model", "sort": models, "scale": {"paddingInner": 0.12}}
-    x_axis: Spec = (
-        {"title": None, "tickCount": 5, "format": ".0%"} if share else {"title": None, "tickCount": 5}
-    )
-    if share:
-        x_axis["values"] = [0, 0.25, 0.5, 0.75, 1]
-    x: Spec = {
-        "field": "value",
-        "type": "quantitative",
-        "axis": x_axis,
-        "scale": {"domain": domain, "nice": False},
-    }
-    legend = _legend(width, len(models), max(map(len, models), default=0), symbolType="square")
-    bar: Spec = {
-        "mark": {"type": "bar", "ariaRoleDescription": "tip"},
-        "encoding": {
-            "x": x,
-            "color": {"field": "model", "type": "nominal", "scale": scale, "legend": legend},
-            "description": {"field": "tip", "type": "nominal"},
-        },
-    }
+    return values
+
+
+def _intervals(x: Spec) -> list[Spec]:
+    """Interval and number at the end of each bar; ``x`` is the bars' horizontal encoding."""
     # A wider rule in the page's colour keeps the interval visible on a bar of any shade.
     rules: list[Spec] = [
         {
@@ -205,9 +222,7 @@ def bars(rows: Sequence[tuple[str, str, Measure, EvalResult]], width: int) -> Sp
         },
         "encoding": {"x": {**x, "field": "high"}, "text": {"field": "text"}},
     }
-    height = max(60, len(titles) * (len(models) * 16 + 12))
-    spec = _base(width, height, [bar, *rules, text])
-    return {**spec, "data": _dates(values), "encoding": {"y": y, "yOffset": offset}}
+    return [*rules, text]
 
 
 def family_rows(results: Sequence[EvalResult]) -> list[tuple[str, str, Measure, EvalResult]]:

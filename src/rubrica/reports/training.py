@@ -73,7 +73,7 @@ def _training(data: RunData, stage: StageData) -> Training:
     domain = (min(values), max(values)) if values else None
     for text, known in by_text.items():
         named = {titles.get(id, id): points for id, points in known.items()}
-        charts.append(_curves(f"Principles, {text}", named, half=True, domain=domain))
+        charts.append(_curves(f"Principles, {text}", named, half=True, domain=domain, steps=len(stage.rows)))
     for title, names in (
         ("Divergence from the reference (KL)", ("kl", "objective/kl")),
         ("Tokens per completion", ("tokens/mean", "completions/mean_length")),
@@ -91,6 +91,7 @@ def _curves(
     *,
     share: bool = False,
     half: bool = False,
+    steps: int = 0,
     colours: Sequence[str] = SERIES,
     domain: tuple[float, float] | None = None,
 ) -> Chart | None:
@@ -99,6 +100,9 @@ def _curves(
         return None
     if any(len(points) > LONGEST for points in series.values()):
         note = f"{note} Drawn as means over equal spans of steps.".strip()
+    longest = max(len(points) for points in series.values())
+    if steps and longest < steps:
+        note = f"{note} Logged on {longest} of {steps} steps.".strip()
     height = 170 if half else 230
     svg = figure(
         lambda width: lines(known, width, share=share, height=height, domain=domain, colours=colours),
@@ -141,6 +145,8 @@ def _gates(data: RunData, stage: StageData) -> tuple[Chart | None, int]:
         lambda width: heat_map(rows(20 if width < 500 else 60), width, texts), "Failed gates over steps"
     )
     note = "Share of judged texts that failed a gate: empty is 0 %, full colour 100 %."
+    if len(steps) < len(stage.rows):
+        note += f" Logged on {len(steps)} of {len(stage.rows)} steps."
     if len(failed) > len(shown):
         note += f" The {len(shown)} that failed most of {len(failed)}."
     return Chart("Failed gates", svg, note), len(known) - len(failed)

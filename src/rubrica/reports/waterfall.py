@@ -122,9 +122,10 @@ class DimensionRow:
     questions: Sequence[QuestionRow]
 
     @property
-    def changed(self) -> bool:
-        """True where an answer differs between the texts or one of them failed."""
-        return any(q.changed or any(c.tone == "bad" for c in q.cells) for q in self.questions)
+    def weight(self) -> tuple[bool, float]:
+        """How much the row explains: a veto first, then the distance between the texts' values."""
+        known = [value for value in self.values if value is not None]
+        return any(q.veto for q in self.questions), max(known, default=0.0) - min(known, default=0.0)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,11 @@ class PrincipleRow:
     title: str
     values: Sequence[float | None]
     dimensions: Sequence[DimensionRow]
+
+    @property
+    def decisive(self) -> DimensionRow:
+        """The dimension that explains most; the first of equals."""
+        return max(self.dimensions, key=lambda row: row.weight)
 
 
 _TONES = {"TRUE": "good", "A": "good", "B": "fair", "C": "poor", "D": "bad", "F": "bad", "FALSE": "bad"}
