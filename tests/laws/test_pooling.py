@@ -1,5 +1,8 @@
 """Laws of pooling, against enumeration (naive_pooling)."""
 
+from fractions import Fraction
+from itertools import product
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -22,9 +25,19 @@ from naive_pooling import (
     verdicts,
 )
 from rubrica.core.records import Label, Outcome, Pooling
-from rubrica.program.pooling import Veto, pool, settled, undecided
+from rubrica.program.pooling import (
+    NOTHING,
+    Bounds,
+    Veto,
+    base_bounds,
+    mean_bounds,
+    min_bounds,
+    pool,
+    settled,
+    undecided,
+)
 
-THOROUGH = settings(max_examples=300, deadline=None)
+THOROUGH = settings(max_examples=150, deadline=None)
 
 
 def veto_at(threshold):
@@ -118,7 +131,7 @@ def test_order_never_matters(case, threshold, random):
 
 
 @given(judged(most=7, open_most=4), thresholds)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_value_is_known_if_and_only_if_every_completion_agrees(case, threshold):
     prog, found = case
     card = pool(prog, found, veto=veto_at(threshold))
@@ -139,7 +152,7 @@ def test_a_value_is_known_if_and_only_if_every_completion_agrees(case, threshold
 
 
 @given(judged(most=7, open_most=4), thresholds)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_what_is_not_undecided_cannot_change_the_total(case, threshold):
     prog, found = case
     open_ = undecided(prog, found, veto=veto_at(threshold))
@@ -166,6 +179,38 @@ def test_losing_an_answer_gives_the_same_total_or_none(case, threshold, data):
     for outcome in LOST:
         after = pool(prog, found | {lost: verdict(lost, outcome)}, veto=veto_at(threshold)).total
         assert after is None or after == before
+
+
+@st.composite
+def uncertain(draw):
+    """A node as (caps, low, high, may be none), or one that certainly has no value."""
+    low, high = sorted(draw(st.tuples(*[st.integers(-4, 4).map(lambda n: Fraction(n, 4))] * 2)))
+    none = draw(st.booleans())
+    bounds = NOTHING if none and draw(st.integers(0, 3)) == 0 else Bounds(low, high, none)
+    return draw(st.booleans()), bounds
+
+
+@given(st.lists(uncertain(), min_size=1, max_size=5))
+@settings(max_examples=200, deadline=None)
+def test_bounds_of_every_pool_are_attained_and_exact(nodes):
+    """Each pool is monotone, so its extremes lie where every member is at an end or absent: enumerate those."""
+    ends = [{b.low, b.high} | ({None} if b.may_be_none else set()) for _, b in nodes]
+    caps = [is_cap for is_cap, _ in nodes]
+    members = [bounds for _, bounds in nodes]
+
+    def mean(values):
+        return sum(values) / len(values)
+
+    for found, function in (
+        (mean_bounds(members), lambda pairs: mean([v for _, v in pairs])),
+        (min_bounds(members), lambda pairs: min(v for _, v in pairs)),
+        (base_bounds(nodes), lambda pairs: min([mean([v for _, v in pairs]), *(v for c, v in pairs if c)])),
+    ):
+        choices = [
+            [(c, v) for c, v in zip(caps, chosen, strict=True) if v is not None] for chosen in product(*ends)
+        ]
+        values = [function(pairs) for pairs in choices if pairs]
+        assert found == Bounds(min(values, default=None), max(values, default=None), [] in choices)
 
 
 def test_a_missing_question_is_recorded_as_skipped():
