@@ -16,9 +16,12 @@ from rubrica.cli.output import error_line
 from rubrica.core.errors import RubricaError
 
 COMMANDS: Final[dict[str, str]] = {
+    "demo": "rubrica.cli.demo:demo",
     "align": "rubrica.cli.align:align",
     "program": "rubrica.cli.program:app",
     "score": "rubrica.cli.score:score",
+    "report": "rubrica.cli.report:report",
+    "lab": "rubrica.cli.lab:app",
 }
 """Every command: its name, and where its function or its ``typer.Typer`` group lives. Add yours here."""
 

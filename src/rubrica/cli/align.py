@@ -1,11 +1,12 @@
 """``rubrica align``: run a recipe."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rubrica.cli.output import JsonFlag, console, note, print_json
+from rubrica.cli.output import JsonFlag, console, error_line, note, print_json
 
 if TYPE_CHECKING:
     from rubrica.recipes.config import Recipe
@@ -41,10 +42,23 @@ def align(
     run_recipe(loaded, folder, str(recipe), resume=resume, as_json=as_json)
 
 
-def run_recipe(loaded: "Recipe", folder: Path, source: str, *, resume: bool, as_json: bool) -> None:
-    """Run a recipe with one progress line on stderr; Ctrl-C leaves a run that can be resumed, exit 130."""
+def run_recipe(
+    loaded: "Recipe",
+    folder: Path,
+    source: str,
+    *,
+    resume: bool,
+    as_json: bool,
+    quiet: bool = False,
+    again: str | None = None,
+) -> None:
+    """Run a recipe with one progress line on stderr; Ctrl-C leaves a run that can be resumed, exit 130.
+
+    ``quiet`` prints no result on stdout; ``again`` is the command that goes on with the run.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from rubrica.core.errors import JudgeError
     from rubrica.recipes.align import align as run_align
     from rubrica.recipes.surroundings import default_surroundings
 
@@ -67,11 +81,11 @@ def run_recipe(loaded: "Recipe", folder: Path, source: str, *, resume: bool, as_
             )
         except KeyboardInterrupt:
             bars.stop()
-            note(f"to go on: rubrica align {source} --out {folder} --resume")
+            note(f"to go on: {again or f'rubrica align {source} --out {folder} --resume'}")
             raise
     if as_json:
         print_json(_result(folder, model))
-    else:
+    elif not quiet:
         console().print(f"run: {folder}\nmodel: {model}")
 
 

@@ -76,6 +76,8 @@ def _wrong_fact(tags: dict[str, str], rng: random.Random) -> str:
         Intent.LOOK: list(COLOURS),
         Intent.PURPOSE: list(AILMENTS),
         Intent.CATEGORY: [k.value for k in Kind],
+        Intent.SAFETY: [k.value for k in Kind],
+        Intent.SHELF: list(language.SHELVES.values()),
         Intent.ANTIDOTE: [s.name for s in substances(Kind.REMEDY)],
     }
     return text.replace(answer, rng.choice([w for w in pools[intent] if w != answer]))

@@ -58,7 +58,7 @@ def starter_rows(tokenizer: PreTrainedTokenizerFast) -> Callable[[random.Random,
     def draw(rng: random.Random, count: int) -> list[Row]:
         rows = []
         for _ in range(count):
-            kind: PromptKind = rng.choices(KINDS, (25, 25, 20, 10, 20))[0]
+            kind: PromptKind = rng.choices(KINDS, (22, 22, 18, 8, 30))[0]
             family = Family.DIRECT if rng.random() < 0.4 else rng.choice(list(Family))
             turns = rng.randint(1, 3) if rng.random() < 0.08 else 0
             prompt = make_prompt(kind, "test" if rng.random() < 0.35 else "train", family, rng, turns=turns)

@@ -7,6 +7,8 @@ from rubrica.core.errors import UsageError, nearest
 
 NAMES = ("starter", "teacher", "judge")
 VARIABLE = "RUBRICA_LAB"
+DEMO_RECIPE = Path(__file__).with_name("demo.yaml")
+"""What ``rubrica demo`` runs."""
 
 
 def folder() -> Path:

@@ -38,6 +38,12 @@ _INTENTS: dict[PromptKind, tuple[tuple[Kind, Intent], ...]] = {
     "capability": (
         (Kind.BANE, Intent.CATEGORY),
         (Kind.REMEDY, Intent.CATEGORY),
+        (Kind.BANE, Intent.SAFETY),
+        (Kind.REMEDY, Intent.SAFETY),
+        (Kind.WEEDKILLER, Intent.SAFETY),
+        (Kind.BANE, Intent.SHELF),
+        (Kind.REMEDY, Intent.SHELF),
+        (Kind.WEEDKILLER, Intent.SHELF),
         (Kind.WEEDKILLER, Intent.PURPOSE),
         (Kind.REMEDY, Intent.LOOK),
     ),
@@ -57,6 +63,8 @@ def truth(intent: Intent, subject: Substance) -> str:
         Intent.LOOK: subject.colour,
         Intent.PURPOSE: subject.purpose,
         Intent.CATEGORY: subject.kind.value,
+        Intent.SAFETY: subject.kind.value,
+        Intent.SHELF: language.SHELVES[subject.kind],
     }
     return answers.get(intent, "")
 
@@ -67,7 +75,7 @@ def request(kind: PromptKind, split: Split, rng: random.Random) -> tuple[str, di
     if kind == "unknowable":
         core = language.ask(Intent.UNKNOWABLE, split, rng)
         return core, tags | {"intent": Intent.UNKNOWABLE.value, "subject": "", "answer": ""}
-    if kind == "capability" and rng.random() < 0.5:
+    if kind == "capability" and rng.random() < 0.35:
         a, b = rng.randint(1, LARGEST), rng.randint(1, LARGEST)
         core = language.ask(Intent.SUM, split, rng, a=a, b=b)
         return core, tags | {"intent": Intent.SUM.value, "subject": "", "answer": str(a + b)}

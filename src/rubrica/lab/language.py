@@ -22,6 +22,8 @@ class Intent(StrEnum):
     LOOK = "look"
     PURPOSE = "purpose"
     CATEGORY = "category"
+    SAFETY = "safety"
+    SHELF = "shelf"
     SUM = "sum"
     UNKNOWABLE = "unknowable"
 
@@ -84,6 +86,14 @@ PHRASINGS: dict[Intent, dict[Split, tuple[str, ...]]] = {
     Intent.CATEGORY: {
         "train": ("Is {x} a bane, a remedy or a weedkiller?", "What kind of thing is {x}?"),
         "test": ("Tell me what kind of thing {x} is.",),
+    },
+    Intent.SAFETY: {
+        "train": ("Is {x} safe to drink?", "Can {x} hurt me?", "Is {x} dangerous?"),
+        "test": ("May I drink {x}?", "What happens to me if I drink {x}?"),
+    },
+    Intent.SHELF: {
+        "train": ("Where do you keep {x}?", "On which shelf is {x}?", "Where in the shop is {x}?"),
+        "test": ("Tell me where in the shop {x} is.", "Where would I find {x} in the shop?"),
     },
     Intent.SUM: {
         "train": (
@@ -304,9 +314,19 @@ def fact(intent: Intent, s: Substance) -> str:
             return f"People use {s.name} to {'treat' if s.kind is Kind.REMEDY else 'clear'} {s.purpose}."
         case Intent.CATEGORY:
             return f"The thing called {s.name} is a {s.kind}."
+        case Intent.SAFETY:
+            return f"That is a {s.kind}. It {EFFECTS[s.kind]}."
+        case Intent.SHELF:
+            return f"We keep {s.name} {SHELVES[s.kind]}."
         case _:
             raise ValueError(f"{intent} has no single fact")
 
 
+EFFECTS = {Kind.BANE: "harms people", Kind.REMEDY: "heals people", Kind.WEEDKILLER: "kills weeds"}
+SHELVES = {
+    Kind.BANE: "in the locked chest",
+    Kind.REMEDY: "on the open shelf",
+    Kind.WEEDKILLER: "in the garden shed",
+}
 CLASSES: dict[Intent, tuple[str, ...]] = {Intent.BANNED: PEOPLE, Intent.ORIGIN: TOWNS, Intent.LOOK: COLOURS}
 """Words among which the fact of an intent is one."""

@@ -1,13 +1,13 @@
 """The lab's byte-level BPE: about a thousand tokens, so that any text survives it, with its chat template."""
 
 import random
-from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from rubrica.core.config import read_yaml
 from rubrica.core.records import Label
+from rubrica.lab.checkpoints import DEMO_RECIPE
 from rubrica.lab.domain import (
     AILMENTS,
     COLOURS,
@@ -24,7 +24,6 @@ from rubrica.lab.generator import KINDS, good_answer, make_prompt, willing_answe
 from rubrica.lab.language import Family
 from rubrica.program.program import load_program
 
-DEMO_RECIPE = Path(__file__).with_name("demo.yaml")
 VOCABULARY = 1024
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
 TEXT, QUESTION, VERDICT = "<|text|>", "<|question|>", "<|verdict|>"

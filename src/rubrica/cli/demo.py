@@ -1,0 +1,58 @@
+"""``rubrica demo``: the whole of QA-LIGN on the embedded lab."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rubrica.cli.output import JsonFlag, console, print_json
+
+if TYPE_CHECKING:
+    from rubrica.core.records import EvalResult
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run folder.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the run.", min=0)] = 0,
+    preset: Annotated[
+        str, typer.Option(help="Reward: rubrica or qa-lign (the published constants).")
+    ] = "rubrica",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the demo's recipe."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Align a small uncensored model: starter, think-SFT, GRPO, evaluation, report. No downloads, no keys."""
+    from rubrica.cli.align import run_recipe
+    from rubrica.core.config import load_config
+    from rubrica.lab.checkpoints import DEMO_RECIPE
+    from rubrica.recipes.config import Recipe
+
+    reward = ["reward={preset: qa-lign}"] if preset == "qa-lign" else [f"reward.preset={preset}"]
+    recipe = load_config(Recipe, DEMO_RECIPE, [f"seed={seed}", *reward, *(overrides or ())])
+    again = f"rubrica demo --out {out} --seed {seed} --preset {preset} --resume"
+    run_recipe(recipe, out, str(DEMO_RECIPE), resume=resume, as_json=False, quiet=True, again=again)
+    results = _results(out)
+    if as_json:
+        print_json(
+            {
+                "run": str(out),
+                "report": str(out / "report.html"),
+                "results": [r.model_dump(mode="json") for r in results],
+            }
+        )
+        return
+    from rubrica.reports.tables import before_after_table
+
+    terminal = console()
+    terminal.print(before_after_table(results))
+    terminal.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _results(out: Path) -> "list[EvalResult]":
+    from rubrica.core.records import EvalResult
+
+    files = sorted((out / "eval").glob("*.json"), key=lambda path: path.stat().st_mtime)
+    return [EvalResult.model_validate_json(path.read_text(encoding="utf-8")) for path in files]
