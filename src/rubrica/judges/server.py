@@ -30,6 +30,8 @@ TEXT_TOKENS = 8
 MIN_MASS = 0.5
 """Share of the first token's probability that the labels must hold; below it the text decides."""
 _SEED = 0
+_WORDS = {Label.TRUE: ("true", "yes"), Label.FALSE: ("false", "no"), Label.NA: ("na", "n/a")}
+"""Words that a tokenizer may cut into several tokens."""
 
 
 class Reading(NamedTuple):
@@ -45,7 +47,7 @@ def read_logprobs(top: Sequence[TokenLogprob], allowed: Sequence[Label]) -> Read
     """Turn candidates for the first token into probabilities of the allowed labels that sum to 1.
 
     A token counts for a label when it spells it (in any case, with blanks or quotes around it), or when it
-    begins the word TRUE, FALSE or NA and no other allowed one. Log-probabilities that are NaN, positive or
+    begins TRUE, FALSE, NA, yes or no and, with that, no other allowed one. Log-probabilities that are NaN, positive or
     sum to more than 1 are not trusted.
     """
     masses = dict.fromkeys(allowed, 0.0)
@@ -69,8 +71,9 @@ def _label_of_token(token: str, allowed: Sequence[Label]) -> Label | None:
     word = token.strip(" \t\n▁Ġ\"'*`")
     if label := label_of(word, allowed):
         return label
-    begun = [label for label in allowed if word and label.value.startswith(word.upper())]
-    return begun[0] if len(begun) == 1 else None
+    start = word.casefold()
+    begun = [label for label in allowed if any(w.startswith(start) for w in _WORDS.get(label, ()))]
+    return begun[0] if start and len(begun) == 1 else None
 
 
 class ServerJudge:
