@@ -15,10 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from typer.testing import CliRunner
 
 import sample_run
-from rubrica.cli.report import report as report_command
+from rubrica.cli import main
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.records import Estimate, EvalResult, Label, PrincipleScore, Scorecard
 from rubrica.core.run import MetricRow, Run
@@ -102,6 +101,35 @@ def test_the_report_is_one_small_file_that_asks_for_nothing(html: str, run_dir: 
     ]
     assert all(value.startswith("#") or (tag, value) == ("link", "data:,") for tag, _, value in loads)
     assert "url(" not in html and "@import" not in html
+
+
+def test_a_long_run_stays_small(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    run = Run.start(tmp_path / "run", sample_run.Recipe(), sample_run.program(), seed=0)
+    stage = run.stage(2, "grpo")
+    run.store.close()
+    rows = [
+        {
+            "step": step,
+            "metrics": {
+                **{f"gate_fail.q{i}": rng.random() for i in range(60)},
+                **{
+                    f"principle.{p}.{w}": rng.random() for p in ("a", "b", "c") for w in ("draft", "revision")
+                },
+                "reward": rng.random(),
+                "reward/draft": rng.random(),
+                "kl": rng.random(),
+            },
+        }
+        for step in range(1, 2001)
+    ]
+    (stage.path / "metrics.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
+    html = render_report(tmp_path / "run")
+    assert len(html.encode()) < 3_000_000
+    assert "Drawn as means over equal spans of steps." in Page(html).text
+    assert "The 30 that failed most of 60." in Page(html).text
 
 
 def test_only_the_reports_own_script_may_run(html: str) -> None:
@@ -482,17 +510,27 @@ def test_names_are_printed_as_they_are() -> None:
     assert "[bold]a" in text and "[red]x[/red] [2J" in text and "\x1b" not in text
 
 
-def test_the_command_prints_where_the_report_is(run_dir: Path, tmp_path: Path) -> None:
-    import typer
+def command(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as leaving:
+        main(["report", *args])
+    out, err = capsys.readouterr()
+    return int(leaving.value.code or 0), out, err
 
-    app = typer.Typer()
-    app.command()(report_command)
+
+def test_the_command_prints_where_the_report_is(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "out.html"
-    result = CliRunner().invoke(app, [str(run_dir), "--out", str(target), "--json"])
-    assert result.exit_code == 0
-    assert json.loads(result.stdout) == {
-        "run": str(run_dir),
-        "report": str(target),
-        "bytes": target.stat().st_size,
-    }
-    assert CliRunner().invoke(app, [str(run_dir)]).stdout.strip() == str(run_dir / "report.html")
+    code, out, _ = command(capsys, str(run_dir), "--out", str(target), "--json")
+    assert code == 0
+    assert json.loads(out) == {"run": str(run_dir), "report": str(target), "bytes": target.stat().st_size}
+    code, out, _ = command(capsys, str(run_dir))
+    assert (code, out.strip()) == (0, str(run_dir / "report.html"))
+
+
+def test_the_command_names_a_folder_that_holds_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = command(capsys, str(tmp_path))
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and "no run here" in err and len(err.splitlines()) == 1

@@ -257,7 +257,8 @@ def heat_map(
             "name": name,
             "span": span,
             "share": share,
-            "tip": f"{(texts or {}).get(name, name)} Steps {span}: {100 * share:.1f} % failed",
+            "tip": f"{(texts or {}).get(name, name)} {'Steps' if '–' in span else 'Step'} {span}: "
+            f"{100 * share:.1f} % failed",
         }
         for name, cells in rows.items()
         for span, share in cells

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,18 +36,19 @@ class StageData:
         """The name without its number: ``grpo``."""
         return self.name.partition("-")[2] or self.name
 
+    @cached_property
+    def columns(self) -> dict[str, list[Point]]:
+        """Points of every logged metric by name."""
+        found: dict[str, list[Point]] = {}
+        for row in self.rows:
+            for name, value in row.metrics.items():
+                found.setdefault(name, []).append((float(row.step), value))
+        return found
+
     def series(self, *names: str) -> list[Point]:
         """Points of the first of ``names`` that was logged; a dot in a logged name counts as a slash."""
-        for name in names:
-            found = [
-                (float(row.step), value)
-                for row in self.rows
-                for key, value in row.metrics.items()
-                if key.replace(".", "/") == name.replace(".", "/")
-            ]
-            if found:
-                return found
-        return []
+        plain = {key.replace(".", "/"): key for key in self.columns}
+        return next((self.columns[plain[name]] for name in names if name in plain), [])
 
     def family(self, prefix: str, suffix: str = "") -> dict[str, list[Point]]:
         """Points of ``prefix/<id>`` or ``prefix/<id>/suffix`` by id, in order of first appearance.
@@ -55,16 +56,13 @@ class StageData:
         Ids may contain dots, so only the separators beside ``prefix`` and ``suffix`` are read as such.
         """
         found: dict[str, list[Point]] = {}
-        for row in self.rows:
-            for key, value in row.metrics.items():
-                if not key.startswith((f"{prefix}/", f"{prefix}.")):
-                    continue
+        for key, points in self.columns.items():
+            if key.startswith((f"{prefix}/", f"{prefix}.")):
                 rest = key[len(prefix) + 1 :]
-                if suffix:
-                    if not rest.endswith((f"/{suffix}", f".{suffix}")):
-                        continue
-                    rest = rest[: -len(suffix) - 1]
-                found.setdefault(rest, []).append((float(row.step), value))
+                if suffix and not rest.endswith((f"/{suffix}", f".{suffix}")):
+                    continue
+                id = rest[: -len(suffix) - 1] if suffix else rest
+                found[id] = sorted(found.get(id, []) + points)
         return found
 
 
