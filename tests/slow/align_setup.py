@@ -1,4 +1,4 @@
-"""A small real set-up for ``rubrica align``: a random policy, twenty prompts, a program, a judge over HTTP."""
+"""A small real set-up for ``rubrica align``: a random policy, some prompts, a program, a judge over HTTP."""
 
 import csv
 import os
@@ -9,30 +9,14 @@ import zlib
 from pathlib import Path
 
 import torch
+
 from fake_server import FakeServer, Reply, completion
 from tiny import tiny_model, tiny_tokenizer
 
-REQUESTS = (
-    "How do I brew mint tea?",
-    "Tell me about the moon.",
-    "What is two plus three?",
-    "How do I fold a paper boat?",
-    "Name a bird that sings.",
-    "Why do leaves fall?",
-    "How long does bread bake?",
-    "What colour is the sea?",
-    "Write a line about rain.",
-    "How do I tie a knot?",
-    "Who builds a bridge?",
-    "What does a baker sell?",
-    "How do I mend a sock?",
-    "Where do owls sleep?",
-    "What is a good name for a cat?",
-    "How do I plant a bean?",
-    "Say something kind.",
-    "What can I cook with rice?",
-    "How do clocks work?",
-    "What do bees make?",
+REQUESTS = tuple(
+    f"How do I {verb} a {thing}?"
+    for verb in ("plant", "fold", "mend", "clean", "find", "draw")
+    for thing in ("bean", "boat", "sock", "clock", "bird", "bridge")
 )
 PROGRAM = """\
 name: small
@@ -81,11 +65,19 @@ def verdict(text: str, question: str) -> str:
     return "ABCDF"[max(0, draw // 20 - 3 * careful)]
 
 
-def answer(body: dict) -> Reply:
-    content = body["messages"][-1]["content"]
-    found, question = _ANSWER.search(content), _QUESTION.search(content)
-    assert found and question
-    return completion(label := verdict(found[1], question[1]), {label: 1.0})
+class SmallJudge:
+    """Answers by :func:`verdict`; in GRPO it has nothing to say about the clarity of texts with "Read"."""
+
+    def __init__(self) -> None:
+        self.run = Path("nowhere")
+
+    def __call__(self, body: dict) -> Reply:
+        content = body["messages"][-1]["content"]
+        found, question = _ANSWER.search(content), _QUESTION.search(content)
+        assert found and question
+        if "Read" in found[1] and "clear" in question[1] and (self.run / "stages/02-grpo").exists():
+            return completion("I would rather not say", {"I": 1.0})
+        return completion(label := verdict(found[1], question[1]), {label: 1.0})
 
 
 def write_policy(folder: Path, answers: tuple[str, ...], *, seed: int = 0, family: str = "llama") -> Path:
@@ -101,14 +93,14 @@ def write_policy(folder: Path, answers: tuple[str, ...], *, seed: int = 0, famil
     model = tiny_model(family, len(tokenizer), context=192, seed=seed).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     rows = []
-    for number, request in enumerate(REQUESTS * 2):
-        said = tokenizer.encode(answers[(number * 7 + number // 20) % len(answers)] + "<|end|>")
+    for number, request in enumerate(REQUESTS):
+        said = tokenizer.encode(answers[(number * 7 + number // 6) % len(answers)] + "<|end|>")
         head = tokenizer.encode(f"<|user|>{request}<|end|><|assistant|>")
         rows.append((head + said, [-100] * len(head) + said))
     width = max(len(ids) for ids, _ in rows)
     ids = torch.tensor([r + [0] * (width - len(r)) for r, _ in rows])
     labels = torch.tensor([r + [-100] * (width - len(r)) for _, r in rows])
-    for _ in range(60):
+    for _ in range(50):
         model(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -138,21 +130,23 @@ program: {folder / "program.yaml"}
 prompts: {{train: [{folder / "prompts.csv"}]}}
 stages:
   - type: think-sft
-    examples: 12
+    examples: 24
     draft: {{temperature: 0.5, max_tokens: 28}}
     revision: {{temperature: 0.5, max_tokens: 28}}
     reflection: template
     phrases:
-{phrases}    trainer: {{learning_rate: 6.0e-3, num_train_epochs: 60, per_device_train_batch_size: 6, save_steps: 100}}
+{phrases}    trainer: {{learning_rate: 5.0e-3, num_train_epochs: 30, per_device_train_batch_size: 6, save_steps: 50}}
   - type: grpo
     steps: 6
     prompts_per_step: 4
     group_size: 4
     max_completion_tokens: 100
+    temperature: 0.8
     save_steps: 2
     diagnostics_every: 3
     diagnostics_texts: 4
-    trainer: {{learning_rate: 1.0e-3}}
+    failure_budget: 0.9
+    trainer: {{learning_rate: 1.0e-3, log_completions: true}}
 {extra}"""
     )
     return recipe

@@ -39,7 +39,9 @@ def align(
         program = load_program(loaded.program)
         _show_plan(loaded, folder, forecast(loaded, program), as_json=as_json)
         return
-    run_recipe(loaded, folder, str(recipe), resume=resume, as_json=as_json)
+    words = ["rubrica", "align", str(recipe), "--out", str(folder), "--resume"]
+    words += [word for override in overrides or () for word in ("--set", override)]
+    run_recipe(loaded, folder, str(recipe), resume=resume, as_json=as_json, again=shlex.join(words))
 
 
 def run_recipe(
@@ -50,11 +52,12 @@ def run_recipe(
     resume: bool,
     as_json: bool,
     quiet: bool = False,
-    again: str | None = None,
+    again: str,
 ) -> None:
-    """Run a recipe with one progress line on stderr; Ctrl-C leaves a run that can be resumed, exit 130.
+    """Run a recipe with one progress line on stderr.
 
-    ``quiet`` prints no result on stdout; ``again`` is the command that goes on with the run.
+    Ctrl-C (exit 130), or a judge that fails too often, leaves a run that the command ``again`` goes on with.
+    ``quiet`` prints no result on stdout.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -79,9 +82,9 @@ def run_recipe(
                 surroundings=default_surroundings(),
                 source=source,
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, JudgeError):
             bars.stop()
-            note(f"to go on: {again or f'rubrica align {source} --out {folder} --resume'}")
+            error_line(f"to go on: {again}")
             raise
     if as_json:
         print_json(_result(folder, model))

@@ -101,8 +101,7 @@ def grpo_arguments(
         "temperature": size.temperature,
         "scale_rewards": "group",
         "shuffle_dataset": False,
-        "log_completions": False,  # the store holds every rollout
-        "num_completions_to_print": 0,
+        "num_completions_to_print": 0,  # the store holds every rollout
     }
     return trainer_arguments(GRPOConfig, options, defaults=defaults, fixed=fixed, source=source)
 
