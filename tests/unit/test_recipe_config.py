@@ -1,0 +1,190 @@
+"""Recipes: errors that name the line, prompts without overlap, a forecast that loads and writes nothing."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rubrica.core.config import load_config
+from rubrica.core.errors import DataError, UsageError
+from rubrica.core.records import Message, Prompt
+from rubrica.program.program import load_program
+from rubrica.recipes.config import Grpo, LabPrompts, Recipe, ThinkSft
+from rubrica.recipes.context import Surroundings
+from rubrica.recipes.forecast import forecast
+from rubrica.recipes.prompts import arrange, gather, in_order
+
+PAPER = Path(__file__).parents[2] / "recipes/qa-lign-8b.yaml"
+
+
+def prompt(text: str, kind: str = "", id: str = "") -> Prompt:
+    tags = {"kind": kind} if kind else {}
+    return Prompt(id=id or text, messages=(Message(role="user", content=text),), tags=tags)
+
+
+def recipe(**changes: object) -> Recipe:
+    base = {
+        "name": "r",
+        "policy": {"model": "m"},
+        "judge": "lab",
+        "prompts": {"train": ["train"]},
+        "stages": [{"type": "think-sft", "examples": 4}, {"type": "grpo", "steps": 3, "prompts_per_step": 2}],
+    }
+    return Recipe.model_validate(base | changes)
+
+
+def nowhere(name: str) -> list[Prompt]:
+    raise AssertionError(f"asked for {name}")
+
+
+# --- the file ---
+
+
+def test_the_papers_recipe_holds_the_papers_values():
+    loaded = load_config(Recipe, PAPER)
+    sft, grpo = loaded.stages
+    assert isinstance(sft, ThinkSft) and isinstance(grpo, Grpo)
+    assert (sft.examples, sft.trainer["num_train_epochs"], sft.trainer["max_length"]) == (500, 1, 1536)
+    assert (grpo.steps, grpo.prompts_per_step, grpo.group_size, grpo.temperature) == (100, 16, 5, 1.0)
+    assert (grpo.trainer["learning_rate"], grpo.trainer["beta"]) == (1e-6, 0.001)
+    assert loaded.reward.weights == (10, 1) and loaded.policy.dtype == "bfloat16"
+
+
+def test_every_default_of_a_stage_that_the_paper_gives_is_the_papers():
+    assert (ThinkSft().examples, Grpo().steps, Grpo().prompts_per_step, Grpo().group_size) == (
+        500,
+        100,
+        16,
+        5,
+    )
+    assert Grpo().temperature == 1.0 and Grpo().max_completion_tokens == 1536
+
+
+@pytest.mark.parametrize("model", [Recipe, ThinkSft, Grpo])
+def test_every_field_says_what_it_is(model):
+    assert [name for name, field in model.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "written", "said"),
+    [
+        (2, "policy: {modle: m}", "did you mean 'model'"),
+        (5, "stages: [{type: gpro}]", "did you mean 'grpo'"),
+        (5, "stages: [{type: grpo, stepz: 3}]", "did you mean 'steps'"),
+        (5, "stages: [{type: grpo, group_size: 1}]", "greater than or equal to 2"),
+        (4, "prompts: {train: [a], mix: {harmful: 0.5}}", "add up to 1"),
+    ],
+)
+def test_an_error_names_file_line_and_nearest_choice(tmp_path, line, written, said):
+    rows = ["name: r", "policy: {model: m}", "judge: lab", "prompts: {train: [a]}", "stages: [{type: grpo}]"]
+    rows[line - 1] = written
+    path = tmp_path / "r.yaml"
+    path.write_text("\n".join(rows))
+    with pytest.raises(DataError) as caught:
+        load_config(Recipe, path)
+    assert f"{path}:{line}: " in str(caught.value) and said in str(caught.value)
+
+
+# --- forecast ---
+
+
+def test_forecast_of_the_paper_counts_every_question_about_every_text():
+    found = forecast(load_config(Recipe, PAPER), load_program("hhh"))
+    # 100 steps x 16 prompts x 5 completions x 2 texts x 167 questions; 500 drafts x 167 questions
+    assert (found.judge_calls, found.sft_judge_calls) == (2_672_000, 83_500)
+    assert (found.rollouts, found.updates, found.questions) == (8_000, 100, 167)
+    # completions of 1,536 tokens, and a draft and a revision of 640 tokens for each example
+    assert found.policy_tokens == 8_000 * 1_536 + 500 * 2 * 640
+    # scorecards of 16 texts at step 1 and at every tenth
+    assert found.diagnostic_calls == 11 * 16 * 167
+
+
+def test_dry_run_prints_the_forecast_without_torch_and_writes_nothing(tmp_path):
+    code = (
+        "import sys\n"
+        "from rubrica.cli import main\n"
+        "try:\n"
+        f"    main(['align', {str(PAPER)!r}, '--dry-run', '--json', '--set', 'stages.1.steps=50'])\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'openai'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["forecast"]["judge_calls"] == 1_336_000 and printed["plan"]["name"] == "qa-lign-8b"
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- prompts ---
+
+
+def test_think_sft_takes_its_prompts_out_of_those_of_rl():
+    pool = [prompt(f"p{i}") for i in range(9)]
+    found = arrange(recipe(), files=lambda name: pool, lab=nowhere)
+    sft, rl = {p.id for p in found.sft}, [p.id for p in found.rl]
+    assert len(found.sft) == len(sft) == 4 and len(rl) == 6 and not sft & set(rl)
+    assert len(set(rl[:5])) == 5, "each of the five others comes before one comes again"
+
+
+def test_order_depends_on_the_seed_alone():
+    pool = [prompt(f"p{i}") for i in range(30)]
+    made = [arrange(recipe(seed=s), files=lambda name: pool, lab=nowhere) for s in (0, 0, 1)]
+    assert made[0] == made[1] != made[2]
+
+
+def test_a_prompt_given_for_both_stages_is_refused_whatever_its_case():
+    files = {
+        "train": [prompt("Brew  Tea"), prompt("x")],
+        "sft": [prompt(t) for t in ("brew tea", "a", "b", "c")],
+    }
+    chosen = recipe(prompts={"train": ["train"], "sft": ["sft"]})
+    with pytest.raises(DataError, match="given for SFT and for RL"):
+        arrange(chosen, files=files.__getitem__, lab=nowhere)
+
+
+def test_too_few_prompts_are_named():
+    with pytest.raises(UsageError, match=r"examples: 4 needs more prompts than the 3 given"):
+        arrange(recipe(), files=lambda name: [prompt(c) for c in "abc"], lab=nowhere)
+    with pytest.raises(UsageError, match="takes all of its 4 prompts"):
+        arrange(recipe(), files=lambda name: [prompt(c) for c in "abcd"], lab=nowhere)
+
+
+def test_sources_are_joined_without_repeats_and_ids_must_differ():
+    files = {"a": [prompt("x"), prompt("y")], "b": [prompt("Y", id="other"), prompt("z")]}
+    found = gather(["a", LabPrompts(lab="k"), "b"], files.__getitem__, lambda kind: [prompt(kind)])
+    assert [p.id for p in found] == ["x", "y", "k", "z"]
+    files["b"].append(prompt("w", id="x"))
+    with pytest.raises(DataError, match="'x' stands for two prompts"):
+        gather(["a", "b"], files.__getitem__, nowhere)
+
+
+@given(st.integers(1, 9), st.integers(1, 200), st.integers(0, 3))
+def test_every_prefix_holds_the_shares_of_the_mix(tenths, count, seed):
+    pool = [prompt(f"h{i}", "harmful") for i in range(5)] + [prompt(f"b{i}", "benign") for i in range(3)]
+    mix = {"harmful": tenths / 10, "benign": 1 - tenths / 10}
+    taken = list(itertools.islice(in_order(pool, mix, seed), count))
+    harmful = sum(p.tags["kind"] == "harmful" for p in taken)
+    assert abs(harmful - count * tenths / 10) <= 1
+
+
+def test_a_kind_without_prompts_is_named():
+    with pytest.raises(UsageError, match=r"no prompt has kind 'benign'; kinds found: harmful"):
+        next(in_order([prompt("x", "harmful")], {"harmful": 0.5, "benign": 0.5}, 0))
+
+
+def test_the_lab_is_a_seam():
+    with pytest.raises(UsageError, match="needs the lab"):
+        Surroundings().prompts("harmful")
+    with pytest.raises(UsageError, match="needs the lab"):
+        Surroundings().model("lab:starter")
+    assert Surroundings().model("owner/name") == "owner/name"
+    assert Surroundings(lab_model=lambda name: Path("/x") / name).model("lab:teacher") == "/x/teacher"
