@@ -149,11 +149,12 @@ def _keep_prompts(run: Run, prompts: StagePrompts) -> None:
 def _check_trainers(recipe: Recipe, source: str) -> None:
     """Build every stage's trainer options once, so that a wrong one costs nothing."""
     from rubrica.recipes.grpo import grpo_size
-    from rubrica.train.arguments import Numerics
+    from rubrica.train.arguments import Numerics, check_devices
     from rubrica.train.callbacks import quiet
     from rubrica.train.grpo import grpo_arguments
     from rubrica.train.sft import sft_arguments
 
+    check_devices()
     numerics, nowhere = Numerics(dtype=recipe.policy.dtype), Path("unused")
     with quiet():
         for stage in recipe.stages:

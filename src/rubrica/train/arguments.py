@@ -1,6 +1,7 @@
 """A recipe's ``trainer:`` mapping becomes TRL's own configuration, which checks it."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -8,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from rubrica.core.config import Config, Json
-from rubrica.core.errors import DataError, nearest
+from rubrica.core.errors import DataError, UsageError, nearest
 
 ConfigT = TypeVar("ConfigT")
 
@@ -27,6 +28,19 @@ class Numerics(Config):
 def has_accelerator() -> bool:
     """Tell whether there is a GPU to train on."""
     return bool(torch.cuda.is_available())
+
+
+def check_devices() -> None:
+    """Refuse what the stages were not made for: several processes, or several GPUs in one (``UsageError``)."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise UsageError(
+            f"align: started with {processes} processes; expected one, so start it without a launcher"
+        )
+    if torch.cuda.device_count() > 1:
+        raise UsageError(
+            f"align: {torch.cuda.device_count()} GPUs are visible; expected one, so set CUDA_VISIBLE_DEVICES=0"
+        )
 
 
 def trainer_arguments(
