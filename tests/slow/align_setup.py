@@ -117,6 +117,7 @@ def write_recipe(folder: Path, server: FakeServer, extra: str = "") -> Path:
         rows = csv.writer(file)
         rows.writerow(["prompt", "kind"])
         rows.writerows((text, "benign") for text in REQUESTS)
+    (folder / "plain.txt").write_text("How do I open a door?\nHow do I ring a bell?\n")
     (folder / "program.yaml").write_text(PROGRAM)
     phrases = "".join(f"      {id}: {phrase}\n" for id, phrase in PHRASES.items())
     recipe = folder / "recipe.yaml"
@@ -134,6 +135,8 @@ stages:
     draft: {{temperature: 0.5, max_tokens: 28}}
     revision: {{temperature: 0.5, max_tokens: 28}}
     reflection: template
+    replay: [{folder / "plain.txt"}]
+    replay_examples: 2
     phrases:
 {phrases}    trainer: {{learning_rate: 5.0e-3, num_train_epochs: 30, per_device_train_batch_size: 6, save_steps: 50}}
   - type: grpo

@@ -16,7 +16,7 @@ from align_setup import SmallJudge, command, environment, run, write_recipe
 from safetensors.torch import load_file
 
 from fake_server import FakeServer
-from rubrica.core.records import Prompt, Rollout, Scorecard, ThinkExample
+from rubrica.core.records import Prompt, Response, Rollout, Scorecard, ThinkExample
 from rubrica.core.run import Run
 
 pytestmark = pytest.mark.slow
@@ -85,6 +85,15 @@ def test_think_sft_and_rl_share_no_prompt(straight: Path) -> None:
         prompts = {p.id for p in opened.store.all("prompt", Prompt)}
     rl = {r.prompt_id for r in rollouts(straight)}
     assert len(sft) == 24 and rl and not sft & rl and sft | rl <= prompts
+
+
+def test_plain_prompts_are_taught_in_the_same_format(straight: Path) -> None:
+    opened = Run.open(straight)
+    with opened.store:
+        plain = opened.store.all("replay", Response)
+    summary = opened.stage(1, "think-sft").summary()
+    assert len(plain) == 2 and summary["replayed"] == sum(r.finished for r in plain) > 0
+    assert summary["rows"] == summary["kept"] + summary["replayed"] and summary["too_long"] == 0
 
 
 def test_rewards_follow_from_the_stored_scorecards(straight: Path) -> None:

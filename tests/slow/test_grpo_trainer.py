@@ -10,13 +10,15 @@ from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM
 
+from fake_server import completion
 from rubrica.core.attempt import Tags
+from rubrica.core.config import load_config
 from rubrica.core.errors import DataError, TrainingError, UsageError
 from rubrica.core.records import Message, Prompt
 from rubrica.core.run import Stage
-from rubrica.recipes.config import Grpo
+from rubrica.recipes.config import Grpo, Recipe
 from rubrica.recipes.grpo import fast_rollouts, grpo_size
-from rubrica.recipes.models import ChatFormat, load_chat_format
+from rubrica.recipes.models import ChatFormat, load_chat_format, open_writer
 from rubrica.train.arguments import Numerics, check_devices
 from rubrica.train.callbacks import newest_checkpoint
 from rubrica.train.grpo import Completion, LogMetric, PromptRow, grpo_arguments, train_grpo
@@ -134,9 +136,9 @@ def test_fast_rollouts_near_temperature_zero_are_greedy_generation(policy):
     config = CONFIG.model_copy(update={"temperature": 1e-4, "max_completion_tokens": 12})
     texts = [r.text for r in rows(3) for _ in range(2)]
     prompt_ids, completion_ids = fast_rollouts(chat, config, 0)(1, texts, model)
-    for prompt, completion in zip(prompt_ids, completion_ids, strict=True):
+    for prompt, sampled in zip(prompt_ids, completion_ids, strict=True):
         expected = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0)
-        assert completion == expected[0, len(prompt) :].tolist()
+        assert sampled == expected[0, len(prompt) :].tolist()
 
 
 def test_rollouts_differ_between_siblings_and_steps_but_not_between_calls(policy):
@@ -178,6 +180,19 @@ def test_trainer_options_are_checked_by_trl(tmp_path):
         6,
     )
     assert (made.loss_type, made.scale_rewards, made.beta) == ("grpo", "group", 0.001)
+
+
+def test_trl_accepts_the_options_of_the_papers_recipe(tmp_path):
+    recipe = load_config(Recipe, Path(__file__).parents[2] / "recipes/qa-lign-8b.yaml")
+    sft, grpo = recipe.stages
+    here = (Numerics(dtype="bfloat16"), tmp_path, 0, "recipe.yaml")
+    made = sft_arguments(sft.trainer, *here)
+    assert (
+        made.per_device_train_batch_size * made.gradient_accumulation_steps == 16 and made.max_length == 1536
+    )
+    made = grpo_arguments(grpo_size(grpo), grpo.trainer, *here)
+    assert (made.generation_batch_size, made.gradient_accumulation_steps, made.max_steps) == (80, 80, 100)
+    assert (made.beta, made.learning_rate, made.temperature, made.bf16) == (0.001, 1e-6, 1.0, True)
 
 
 def test_epochs_are_whole_passes_in_different_orders():
@@ -258,3 +273,17 @@ def test_prompts_that_do_not_fit_are_refused_before_the_first_step(policy):
     chat.check(Tags(), [chat.render(HELLO)], 256 - length)
     with pytest.raises(UsageError, match="do not fit the model's context of 256"):
         chat.check(Tags(), [chat.render(HELLO)], 257 - length)
+
+
+# --- who writes reflections ---
+
+
+def test_the_judges_model_writes_reflections(policy, fake_server):
+    fake_server.answer = lambda body: completion(f"Seen: {body['messages'][-1]['content']}")
+    assert open_writer(f"openai:m@{fake_server.url}").complete("Reflect.", 50) == "Seen: Reflect."
+    [body] = fake_server.requests
+    assert body["temperature"] == 0 and body["model"] == "m"
+    assert isinstance(open_writer(f"local:{policy}").complete("Reflect.", 3), str)
+    for judge in ("lab-oracle", "openai:m", "local:"):
+        with pytest.raises(UsageError, match="cannot write; use reflection: template"):
+            open_writer(judge)
