@@ -9,7 +9,7 @@ from typing import TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
@@ -53,23 +53,37 @@ def read_yaml(path: str | Path) -> Json:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
+        raise UsageError(f"{path}: no such file; check the path") from None
     except UnicodeDecodeError as error:
-        raise DataError(path, f"not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise DataError(
+            path, f"not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UsageError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its rights"
+        ) from None
     try:
         data = _parse_yaml(text)
     except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise DataError(path, f"not valid YAML: {error.problem}", line) from None
+        mark = error.problem_mark
+        where = f" at column {mark.column + 1}" if mark else ""
+        said = f"not valid YAML: {error.problem}{where}; {_yaml_remedy(error)}"
+        raise DataError(path, said, mark.line + 1 if mark else None) from None
     except YAMLError as error:
-        raise DataError(path, f"not valid YAML: {error}") from None
+        raise DataError(path, f"not valid YAML: {error}; remove what is no text") from None
     except RecursionError:
         raise DataError(path, "nested too deeply; expected a few levels") from None
     if problem := _problem(data):
         raise DataError(path, problem)
     return data
+
+
+def _yaml_remedy(error: MarkedYAMLError) -> str:
+    if isinstance(error, DuplicateKeyError):
+        return "write each key once"
+    if "\\t" in str(error.problem):
+        return "indent with spaces"
+    return "check indentation, quotes and brackets there and in the line before"
 
 
 _MAX_NODES = 1_000_000
@@ -140,7 +154,7 @@ def apply_overrides(data: Json, overrides: Sequence[str]) -> Json:
         try:
             value = _parse_yaml(raw)
         except (YAMLError, RecursionError):
-            raise UsageError(f"--set {override!r}: the value is not valid YAML") from None
+            raise UsageError(f"--set {override!r}: the value is not valid YAML; put it in quotes") from None
         if problem := _problem(value):
             raise UsageError(f"--set {override!r}: {problem}")
         _assign(root, key.strip().split("."), value, override)
@@ -151,7 +165,9 @@ def _assign(node: Json, path: Sequence[str], value: Json, override: str) -> None
     head, rest = path[0], path[1:]
     if isinstance(node, list):
         if not head.isdecimal() or int(head) >= len(node):
-            raise UsageError(f"--set {override!r}: {head!r} is no index of a list of {len(node)}")
+            raise UsageError(
+                f"--set {override!r}: {head!r} is no index of a list of {len(node)}; the first is 0"
+            )
         if rest:
             _assign(node[int(head)], rest, value, override)
         else:
@@ -170,15 +186,33 @@ def _assign(node: Json, path: Sequence[str], value: Json, override: str) -> None
 
 
 def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] = ()) -> ModelT:
-    """Read, override and validate a YAML file; ``DataError`` names file, line, key and nearest choice."""
-    return validate(model, apply_overrides(read_yaml(path), overrides), path)
+    """Read, override and validate a YAML file; ``DataError`` names file, line, key and nearest choice.
+
+    What the file alone would not have got wrong is put down to ``--set``.
+    """
+    written = apply_overrides(read_yaml(path), ())
+    if not overrides:
+        return validate(model, written, path)
+    try:
+        return validate(model, apply_overrides(written, overrides), path)
+    except DataError as error:
+        try:
+            validate(model, written, path)
+        except DataError as own:
+            if own.problem == error.problem:
+                raise
+        raise UsageError(f"--set on {path}: {error.problem}") from None
+
+
+_KINDS = {type(None): "an empty file", list: "a list", str: "a text", bool: "a truth value"}
+_KINDS |= {int: "a number", float: "a number"}
 
 
 def validate(model: type[ModelT], data: Json, path: str | Path) -> ModelT:
     """Validate parsed YAML or JSON against ``model``; the first problem becomes a ``DataError``."""
     if not isinstance(data, dict):
         raise DataError(
-            path, f"expected a mapping with keys {', '.join(model.model_fields)}, got {type(data).__name__}"
+            path, f"expected a mapping with keys {', '.join(model.model_fields)}, got {_KINDS[type(data)]}"
         )
     try:
         return model.model_validate(data)

@@ -98,7 +98,7 @@ def load_pairs(
         id = ids.take(row, finder.given_id(row, "id"), content_hash([prompt.id, chosen, rejected]))
         found.append(Preference(id=id, prompt=prompt, chosen=chosen, rejected=rejected, source=path.name))
     if not found:
-        raise DataError(path, "no usable pair")
+        raise DataError(path, "no usable pair; expected rows whose chosen and rejected differ")
     return found
 
 
@@ -157,6 +157,8 @@ class _Finder:
         turns = as_messages(self.path, row, value)
         if not turns or turns[-1].role != "user":
             raise DataError(self.path, "expected messages that end with the user's turn", row.line)
+        if not turns[-1].content.strip():
+            raise DataError(self.path, "empty prompt; expected a text in the last message", row.line)
         return turns
 
     def given_id(self, row: Row, *fields: str) -> str | None:
@@ -181,7 +183,9 @@ class _Ids:
             return digest if count == 1 else f"{digest}-{count}"
         if given in self._lines:
             first = self._lines[given]
-            raise DataError(self._path, f"duplicate id {given!r}, first in line {first}", row.line)
+            raise DataError(
+                self._path, f"duplicate id {given!r}, first in line {first}; give each row its own", row.line
+            )
         self._lines[given] = row.line
         return given
 

@@ -33,7 +33,7 @@ class DataError(UsageError):
     """A file holds something else than it should; names the file and, where known, the line."""
 
     def __init__(self, path: str | Path, problem: str, line: int | None = None) -> None:
-        self.path, self.line = str(path), line
+        self.path, self.problem, self.line = str(path), problem, line
         where = f"{path}:{line}" if line else str(path)
         super().__init__(f"{where}: {problem}")
 

@@ -120,7 +120,7 @@ class Stage:
                 rows.append(MetricRow(int(data["step"]), {k: float(v) for k, v in data["metrics"].items()}))
             except (ValueError, KeyError, TypeError):
                 if number < len(lines):
-                    raise DataError(path, "not a metrics row", number) from None
+                    raise DataError(path, "not a metrics row; remove the line", number) from None
         return rows
 
     def rewind(self, step: int) -> None:
@@ -161,19 +161,20 @@ class Run:
                 raise UsageError(
                     f"{path}: holds a run already; continue it with --resume or choose another --out"
                 )
-            if content_hash(read_yaml(path / "recipe.yaml")) != content_hash(recipe):
-                raise UsageError(
-                    f"{path}: was started with another recipe; use the same one to --resume, or another --out"
-                )
-            if content_hash(read_yaml(path / "program.yaml")) != content_hash(program):
-                raise UsageError(
-                    f"{path}: was started with another program; use the same one to --resume, or another --out"
-                )
+            for what, given in (("recipe", recipe), ("program", program)):
+                if changed := first_difference(
+                    read_yaml(path / f"{what}.yaml"), given.model_dump(mode="json")
+                ):
+                    raise UsageError(
+                        f"{path}: was started with another {what} ({changed}); use the same one to --resume, or "
+                        "another --out"
+                    )
         elif path.exists() and not path.is_dir():
             raise UsageError(f"{path}: is a file; --out takes a directory")
-        elif path.exists() and not {p.name for p in path.iterdir()} <= _BEFORE_RECIPE:
-            raise UsageError(f"{path}: exists, is not empty and holds no run; choose another --out")
         try:
+            there = {p.name for p in path.iterdir()} if path.exists() else set[str]()
+            if "recipe.yaml" not in there and not there <= _BEFORE_RECIPE:
+                raise UsageError(f"{path}: exists, is not empty and holds no run; choose another --out")
             (path / "eval").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
@@ -203,6 +204,28 @@ class Run:
         """Return the stages that exist, in order."""
         root = self.path / "stages"
         return [Stage(p) for p in sorted(root.iterdir()) if p.is_dir()] if root.exists() else []
+
+
+def first_difference(old: Json, new: Json, at: str = "") -> str | None:
+    """Return the first place where two trees of plain values differ, with both values; None if nowhere.
+
+    A key that only one of them has counts as null: its default.
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        pairs = [(key, old.get(key), new.get(key)) for key in {**old, **new}]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = [(str(index), *both) for index, both in enumerate(zip(old, new, strict=True))]
+    elif old == new and type(old) is type(new):
+        return None
+    else:
+        return f"{at or 'all of it'} was {_short(old)}, is {_short(new)}"
+    found = (first_difference(a, b, f"{at}.{key}".lstrip(".")) for key, a, b in pairs)
+    return next((text for text in found if text), None)
+
+
+def _short(value: Json) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def environment(recipe: BaseModel, program: BaseModel, seed: int) -> dict[str, Json]:

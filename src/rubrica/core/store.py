@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -35,20 +35,23 @@ _REUSABLE = {Outcome.ANSWERED, Outcome.NOT_APPLICABLE, Outcome.ABSTAINED}
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
+def _remedy(said: str) -> str:
+    if any(word in said for word in ("full", "I/O", "space", "quota", "too large")):
+        return "free some space there, then run the same command again (align and demo: with --resume)"
+    if "locked" in said:
+        return "another process writes there; wait for it, or stop it"
+    return "check the path: its folder must be there, and writable"
+
+
 @contextmanager
 def _storage(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        remedy = (
-            "free some space and run the same command with --resume"
-            if "full" in str(error)
-            else "check the path"
-        )
-        raise StorageError(f"{path}: cannot {doing}: {error}; {remedy}") from error
+        raise StorageError(f"{path}: cannot {doing}: {error}; {_remedy(str(error))}") from error
     except sqlite3.DatabaseError as error:
         raise StorageError(
-            f"{path}: cannot {doing}: {error}; it is no Rubrica store, or it is damaged"
+            f"{path}: cannot {doing}: {error}; it is no Rubrica store, or it is damaged: choose another --out"
         ) from error
 
 
@@ -68,7 +71,7 @@ class Store:
         self._lock = threading.RLock()
         self._depth = 0
         if read_only and not self.path.exists():
-            raise UsageError(f"{path}: no store here; expected the store.sqlite of a run")
+            raise UsageError(f"{path}: no store here; expected the store.sqlite of a run: check the path")
         with _storage(self.path, "open"):
             target = _read_only_uri(self.path) if read_only else str(self.path)
             self._db = sqlite3.connect(
@@ -198,17 +201,23 @@ class Store:
             return model.model_validate_json(text)
         except ValidationError as error:
             raise StorageError(
-                f"{self.path}: a {kind} record does not fit this version: {error.errors()[0]['msg']}"
+                f"{self.path}: a {kind} record does not fit this version: {error.errors()[0]['msg']}; use the "
+                "version of rubrica in environment.json, or another --out"
             ) from None
 
 
 def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
-    """Export records as JSONL, atomically; return how many."""
+    """Export records as JSONL, atomically; return how many. ``StorageError`` if it cannot be written."""
     temporary = path.with_suffix(path.suffix + ".tmp")
     count = 0
-    with temporary.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row.model_dump(mode="json"), ensure_ascii=False) + "\n")
-            count += 1
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row.model_dump(mode="json"), ensure_ascii=False) + "\n")
+                count += 1
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StorageError(f"{path}: cannot be written: {error.strerror}; {_remedy(str(error))}") from error
     return count

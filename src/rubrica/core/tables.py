@@ -12,6 +12,7 @@ from rubrica.core.errors import DataError, UsageError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".parquet", ".txt")
 _MAX_CELL = 16_000_000
+_EXPECTED = ("one object on each line", "a list of objects")
 
 
 class Row(NamedTuple):
@@ -31,7 +32,7 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     name = path.name.lower()
     kind = next((s for s in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(s)), None)
     if not path.exists():
-        raise UsageError(f"{path}: no such file")
+        raise UsageError(f"{path}: no such file; check the path")
     if kind is None or path.is_dir():
         raise UsageError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
     reader = {"json": _json, "jsonl": _jsonl, "csv": _csv, "tsv": _csv, "parquet": _parquet, "txt": _text}
@@ -41,9 +42,9 @@ def read_rows(path: str | Path) -> Iterator[Row]:
             found = True
             yield row
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(path, f"damaged gzip file: {error}") from None
+        raise DataError(path, f"damaged gzip file: {error}; make it anew") from None
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error}); check its rights") from None
     if not found:
         raise DataError(path, "empty: expected at least one row")
 
@@ -60,7 +61,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise DataError(
-                    path, f"not UTF-8 text ({error.reason} at byte {error.start} of the line)", number
+                    path,
+                    f"not UTF-8 text ({error.reason} at byte {error.start} of the line); save it as UTF-8",
+                    number,
                 ) from None
 
 
@@ -86,9 +89,15 @@ def _decode(path: Path, text: str, line: int | None) -> object:
         found: object = json.loads(text)
     except json.JSONDecodeError as error:
         where = line or error.lineno
-        raise DataError(path, f"not valid JSON: {error.msg} at column {error.colno}", where) from None
+        raise DataError(
+            path,
+            f"not valid JSON: {error.msg} at column {error.colno}; expected {_EXPECTED[line is None]}",
+            where,
+        ) from None
     except (RecursionError, ValueError) as error:
-        raise DataError(path, f"not readable as JSON: {error}", line) from None
+        raise DataError(
+            path, f"not readable as JSON: {error}; expected shallow objects and short numbers", line
+        ) from None
     return _whole(found) if "\\ud" in text.casefold() else found
 
 
@@ -127,7 +136,9 @@ def _csv(path: Path) -> Iterator[Row]:
             else:
                 yield Row(line, dict(zip(header, cells, strict=True)))
     except csv.Error as error:
-        raise DataError(path, f"not valid CSV: {error}", start) from None
+        raise DataError(
+            path, f"not valid CSV: {error}; put cells with quotes or line breaks in quotes", start
+        ) from None
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -142,7 +153,9 @@ def _parquet(path: Path) -> Iterator[Row]:
                     number += 1
                     yield Row(number, values)
     except pyarrow.ArrowException as error:
-        raise DataError(path, f"not readable as Parquet: {' '.join(str(error).split())[:200]}") from None
+        raise DataError(
+            path, f"not readable as Parquet: {' '.join(str(error).split())[:200]}; export it anew"
+        ) from None
 
 
 def _text(path: Path) -> Iterator[Row]:
