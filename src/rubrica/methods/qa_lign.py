@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
 
-from rubrica.core.attempt import Tags, parse
+from rubrica.core.attempt import Tags
 from rubrica.core.errors import TrainingError, UsageError
 from rubrica.core.records import (
     Attempt,
@@ -57,8 +57,6 @@ class Weakness(NamedTuple):
     """The question that a reflection is about, and what the judge answered."""
 
     question: Question
-    dimension: str
-    """Title of its dimension."""
     verdict: Verdict
 
 
@@ -90,7 +88,7 @@ def find_weakness(card: Scorecard, program: Program) -> Weakness | None:
             not principle.caps,
             order,
         )
-        ranked.append((rank, Weakness(question, dimension.title, verdict)))
+        ranked.append((rank, Weakness(question, verdict)))
     return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
 
@@ -208,11 +206,6 @@ def completion_rewards(
             raise TrainingError("reward: fewer scorecards than drafts and revisions; expected one for each")
         scored.append(Scored(draft.total, revision.total, config.reward(draft, revision)))
     return scored
-
-
-def round_trip(completion: str, tags: Tags, expected: Attempt) -> bool:
-    """Tell whether a completion parses into the same three parts after tokenizer and back."""
-    return parse(completion, tags, finished=True) == expected
 
 
 def missing_phrases(program: Program, phrases: Mapping[Slug, str]) -> list[str]:

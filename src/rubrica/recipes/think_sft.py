@@ -41,10 +41,7 @@ def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> dict[str,
         progress=lambda done, total: context.report("think-sft: judging", done, total),
     )
     policy = open_generator(weights.model, recipe.policy.dtype, weights.chat_template)
-    teacher = None
-    if recipe.teacher is not None:
-        folder = model_folder(recipe.teacher, context.surroundings)
-        teacher = open_generator(folder, recipe.teacher.dtype, recipe.teacher.chat_template)
+    teacher = _teacher(context)
     builder = ExampleBuilder(
         stage=stage.name,
         config=config,
@@ -167,6 +164,13 @@ def token_rows(
         else:
             rows.append(row)
     return rows, too_long
+
+
+def _teacher(context: Context) -> Generator | None:
+    source = context.recipe.teacher
+    if source is None:
+        return None
+    return open_generator(model_folder(source, context.surroundings), source.dtype, source.chat_template)
 
 
 def _reference(context: Context, config: ThinkSft) -> Judge | None:
