@@ -72,7 +72,8 @@ def _root(
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code: 0 done, 1 what was asked about failed, 2 wrong use.
 
-    A ``RubricaError`` is printed on one line of stderr; ``--debug``, anywhere on the line, raises it instead.
+    A ``RubricaError``, or a refusal of the operating system, is printed on one line of stderr; ``--debug``,
+    anywhere on the line, raises it instead.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
@@ -83,6 +84,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         error_line(f"error: {error}")
         sys.exit(error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        what = f"{error.filename}: " if error.filename else ""
+        error_line(f"error: {what}{error.strerror or error}; check the path, its rights and the space there")
+        sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == 130:
             error_line("interrupted; everything finished so far is kept")

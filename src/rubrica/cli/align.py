@@ -56,17 +56,19 @@ def run_recipe(
 ) -> None:
     """Run a recipe with one progress line on stderr.
 
-    Ctrl-C (exit 130), or a judge that fails too often, leaves a run that the command ``again`` goes on with.
+    Ctrl-C (exit 130), a judge that fails too often, or a full disk leaves a run that the command ``again``
+    goes on with.
     ``quiet`` prints no result on stdout.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from rubrica.core.errors import JudgeError
+    from rubrica.core.errors import JudgeError, ModelError, StorageError, TrainingError
     from rubrica.recipes.align import align as run_align
     from rubrica.recipes.surroundings import default_surroundings
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bars:
+    screen = console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
         task = bars.add_task("starting", total=None)
 
         def progress(label: str, done: int, total: int) -> None:
@@ -82,9 +84,10 @@ def run_recipe(
                 surroundings=default_surroundings(),
                 source=source,
             )
-        except (KeyboardInterrupt, JudgeError):
+        except (KeyboardInterrupt, JudgeError, ModelError, StorageError, TrainingError):
             bars.stop()
-            error_line(f"to go on: {again}")
+            if (folder / "recipe.yaml").exists():
+                error_line(f"to go on: {again}")
             raise
     if as_json:
         print_json(_result(folder, model))

@@ -1,5 +1,6 @@
 """``rubrica demo``: the whole of QA-LIGN on the embedded lab."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,12 +28,19 @@ def demo(
     """Align a small uncensored model: starter, think-SFT, GRPO, evaluation, report. No downloads, no keys."""
     from rubrica.cli.align import run_recipe
     from rubrica.core.config import load_config
+    from rubrica.core.errors import UsageError, nearest
     from rubrica.lab.checkpoints import DEMO_RECIPE
+    from rubrica.program.reward import PRESETS
     from rubrica.recipes.config import Recipe
 
+    if preset not in PRESETS:
+        raise UsageError(
+            f"--preset {preset!r}: no such preset{nearest(preset, PRESETS)}; expected {' or '.join(PRESETS)}"
+        )
     reward = ["reward={preset: qa-lign}"] if preset == "qa-lign" else [f"reward.preset={preset}"]
     recipe = load_config(Recipe, DEMO_RECIPE, [f"seed={seed}", *reward, *(overrides or ())])
-    again = f"rubrica demo --out {out} --seed {seed} --preset {preset} --resume"
+    words = ["rubrica", "demo", "--out", str(out), "--seed", str(seed), "--preset", preset, "--resume"]
+    again = shlex.join([*words, *(word for override in overrides or () for word in ("--set", override))])
     run_recipe(recipe, out, str(DEMO_RECIPE), resume=resume, as_json=False, quiet=True, again=again)
     results = _results(out)
     if as_json:

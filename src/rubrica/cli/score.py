@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rubrica.cli.output import JsonFlag, console, note, plain, print_json
+from rubrica.cli.output import JsonFlag, console, error_line, note, plain, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ def score(
 ) -> None:
     """Judge texts by a program. Run the same command again to go on after an interruption."""
     from rubrica.core.store import Store
-    from rubrica.judges.factory import make_judge
+    from rubrica.judges.factory import check_spec, make_judge
     from rubrica.program.program import load_program
     from rubrica.program.reward import RewardConfig
     from rubrica.recipes import score as scoring
@@ -54,9 +54,11 @@ def score(
     loaded, config = load_program(program), _judge_config(judge)
     given = scoring.read_input(source, limit)
     texts = given.texts if explain is None else scoring.select(given.texts, explain)
+    builtin = dict(default_surroundings().judges)
+    check_spec(config, builtin)
     with Store(_folder(out) / "store.sqlite") as store:
-        asked = make_judge(config, secret=store.secret, builtin=dict(default_surroundings().judges))
-        with _progress() as progress:
+        asked = make_judge(config, secret=store.secret, builtin=builtin)
+        with _how_to_go_on(store.path), _progress() as progress:
             scored, usage = scoring.score_texts(
                 texts,
                 asked,
@@ -72,8 +74,8 @@ def score(
         path = scoring.write_cards(scored, out)
         report = scoring.report_of(scored, usage, given, asked.fingerprint)
         _show_report(report, path, as_json=as_json)
-    if all(found.card.total is None for found in scored):
-        raise typer.Exit(1)
+    if any(found.card.total is None for found in scored):
+        _say_what_is_missing(scored)
 
 
 def _judge_config(judge: str) -> "str | JudgeConfig":
@@ -86,6 +88,8 @@ def _judge_config(judge: str) -> "str | JudgeConfig":
 def _folder(out: Path) -> Path:
     from rubrica.core.errors import StorageError, UsageError
 
+    if out.is_file():
+        raise UsageError(f"{out}: is a file; --out takes a directory")
     if (out / "recipe.yaml").exists():
         raise UsageError(f"{out}: holds a training run; choose another --out")
     try:
@@ -93,6 +97,39 @@ def _folder(out: Path) -> Path:
     except OSError as error:
         raise StorageError(f"{out}: cannot be created ({error.strerror}); choose another --out") from None
     return out
+
+
+@contextmanager
+def _how_to_go_on(store: Path) -> "Iterator[None]":
+    from rubrica.core.errors import JudgeError, StorageError
+
+    try:
+        yield
+    except (KeyboardInterrupt, JudgeError, StorageError):
+        error_line(f"to go on: run the same command again; answers so far are in {store}")
+        raise
+
+
+def _say_what_is_missing(scored: "Sequence[ScoredText]") -> None:
+    """Tell on stderr why texts have no total; leave with exit code 1 if none has one."""
+    from collections import Counter
+
+    from rubrica.core.records import Outcome
+
+    without = [found.card for found in scored if found.card.total is None]
+    verdicts = [v for card in without for p in card.principles for d in p.dimensions for v in d.verdicts]
+    broken = (Outcome.FAILED, Outcome.UNPARSEABLE, Outcome.ABSTAINED)
+    reasons = Counter(v.reason or v.outcome.value for v in verdicts if v.outcome in broken)
+    why = "no question applies to them; use a program that does"
+    if reasons:
+        reason, count = reasons.most_common(1)[0]
+        why = f"{count} of {reasons.total()} answers are missing because: {reason}"
+        why += "; mend the judge, then the same command asks for the missing answers alone"
+    if len(without) < len(scored):
+        note(f"{len(without)} of {len(scored)} texts without a total: {why}")
+        return
+    error_line(f"error: no text got a total: {why}")
+    raise typer.Exit(1)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """From what a recipe or a flag says about a judge to a judge."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from pydantic import Field
 
@@ -48,34 +48,41 @@ def make_judge(
     ``secret`` is the store's: it keys the fence around the text under judgment. Raises ``UsageError`` when
     the spec names no kind of judge, and what loading the judge raises.
     """
+    check_spec(config, builtin)
     if isinstance(config, str):
-        config = JudgeConfig(spec=config) if config.strip() else JudgeConfig(spec="(empty)")
+        config = JudgeConfig(spec=config)
     spec = config.spec.strip()
     if spec in builtin:
         return builtin[spec]()
+    if server := _SERVER.fullmatch(spec):
+        return _server(server["model"], server["url"], config, secret)
+    from rubrica.judges.local import LocalJudge  # torch, only where it is used
+
+    return LocalJudge.load(spec.partition(":")[2], batch_tokens=config.batch_tokens, secret=secret)
+
+
+def check_spec(config: str | JudgeConfig, builtin: Collection[str]) -> None:
+    """Raise ``UsageError`` when the spec names no kind of judge; loads nothing and asks nobody."""
+    spec = (config if isinstance(config, str) else config.spec).strip()
     kind, _, rest = spec.partition(":")
-    if kind == "local" and rest:
-        from rubrica.judges.local import LocalJudge  # torch, only where it is used
-
-        return LocalJudge.load(rest, batch_tokens=config.batch_tokens, secret=secret)
-    if kind == "openai":
-        return _server(spec, config, secret)
-    known = [*builtin, "local:", "openai:"]
-    raise UsageError(f"judge {spec!r}: no such judge{nearest(spec, known)}; expected one of {EXAMPLES}")
-
-
-def _server(spec: str, config: JudgeConfig, secret: str) -> Judge:
-    from rubrica.judges.server import ServerJudge  # the HTTP client takes half a second to import
-
-    found = _SERVER.fullmatch(spec)
-    if not found:
+    if spec in builtin or (kind == "local" and rest):
+        return
+    if kind != "openai":
+        known = [*builtin, "local:", "openai:"]
+        raise UsageError(f"judge {spec!r}: no such judge{nearest(spec, known)}; expected one of {EXAMPLES}")
+    if not _SERVER.fullmatch(spec):
         raise UsageError(
             f"judge {spec!r}: expected openai:MODEL@URL with a full URL, "
             "for example openai:my-model@http://localhost:8000/v1"
         )
+
+
+def _server(model: str, url: str, config: JudgeConfig, secret: str) -> Judge:
+    from rubrica.judges.server import ServerJudge  # the HTTP client takes half a second to import
+
     return ServerJudge(
-        found["model"],
-        found["url"],
+        model,
+        url,
         secret=secret,
         api_key_env=config.api_key_env,
         mode=config.mode,
