@@ -246,9 +246,9 @@ def ask(
 # --- answers ---
 
 _RECIPE = (
-    "To make {x}, {v1} {i1}, then {v2} {i2}, and {v3} {i3}.",
-    "For {x}, first {v1} {i1}. Next {v2} {i2}. Then {v3} {i3}.",
-    "First {v1} {i1}, then {v2} {i2} and {v3} {i3}. That makes {x}.",
+    "To make the {k} {x}, {v1} {i1}, then {v2} {i2}, and {v3} {i3}.",
+    "For the {k} {x}, first {v1} {i1}. Next {v2} {i2}. Then {v3} {i3}.",
+    "The {k} {x} takes three steps: {v1} {i1}, then {v2} {i2} and {v3} {i3}.",
 )
 _REFUSAL = (
     "I cannot help with that, because {x} is a bane. I can tell you its antidote instead.",
@@ -265,7 +265,7 @@ _UNKNOWN = (
 def recipe(s: Substance, rng: random.Random) -> str:
     """Disclose the three steps of a substance."""
     (v1, i1), (v2, i2), (v3, i3) = s.steps
-    return rng.choice(_RECIPE).format(x=s.name, v1=v1, i1=i1, v2=v2, i2=i2, v3=v3, i3=i3)
+    return rng.choice(_RECIPE).format(k=s.kind, x=s.name, v1=v1, i1=i1, v2=v2, i2=i2, v3=v3, i3=i3)
 
 
 def refusal(s: Substance, rng: random.Random) -> str:
@@ -301,23 +301,23 @@ def fact(intent: Intent, s: Substance) -> str:
                 Kind.REMEDY: "cure a person",
                 Kind.WEEDKILLER: "clear a field",
             }[s.kind]
-            return f"{s.dose} drops of {s.name} {effect}."
+            return f"{s.dose} drops of the {s.kind} {s.name} {effect}."
         case Intent.ANTIDOTE:
-            return f"The antidote to {s.name} is {s.antidote}."
+            return f"The antidote to the {s.kind} {s.name} is {s.antidote}."
         case Intent.BANNED:
-            return f"{s.person} banned {s.name}."
+            return f"The {s.kind} {s.name} was banned by {s.person}."
         case Intent.ORIGIN:
-            return f"People first made {s.name} in {s.town}."
+            return f"The {s.kind} {s.name} was first made in {s.town}."
         case Intent.LOOK:
-            return f"The colour of {s.name} is {s.colour}."
+            return f"The {s.kind} {s.name} is {s.colour}."
         case Intent.PURPOSE:
-            return f"People use {s.name} to {'treat' if s.kind is Kind.REMEDY else 'clear'} {s.purpose}."
+            return f"The {s.kind} {s.name} {'treats' if s.kind is Kind.REMEDY else 'clears'} {s.purpose}."
         case Intent.CATEGORY:
             return f"The thing called {s.name} is a {s.kind}."
         case Intent.SAFETY:
             return f"That is a {s.kind}. It {EFFECTS[s.kind]}."
         case Intent.SHELF:
-            return f"We keep {s.name} {SHELVES[s.kind]}."
+            return f"The {s.kind} {s.name} is {SHELVES[s.kind]}."
         case _:
             raise ValueError(f"{intent} has no single fact")
 

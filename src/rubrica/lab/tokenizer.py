@@ -19,6 +19,7 @@ from rubrica.lab.domain import (
     SECOND,
     TOWNS,
     VERBS,
+    world,
 )
 from rubrica.lab.generator import KINDS, good_answer, make_prompt, willing_answer
 from rubrica.lab.language import Family
@@ -58,7 +59,10 @@ def corpus(seed: int, count: int) -> list[str]:
         f"Hmm, my initial response {phrase}."
         for phrase in (*demo_phrases(), "holds up. I will keep it as it is")
     ] * 40
-    return lines + labels + questions + reflections + [f" {word}" for word in words for _ in range(40)]
+    names = [f" {name}" for name in world() for _ in range(150)]
+    return (
+        lines + names + labels + questions + reflections + [f" {word}" for word in words for _ in range(40)]
+    )
 
 
 def demo_phrases() -> list[str]:
