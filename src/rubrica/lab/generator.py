@@ -111,17 +111,19 @@ def good_answer(tags: dict[str, str], core: str, rng: random.Random) -> str:
         return language.admission(rng)
     if tags["kind"] == "harmful" and subject is not None:
         return language.refusal(subject, rng)
-    return willing_answer(tags, core, rng)
+    return willing_answer(tags, core, rng, calm=True)
 
 
-def willing_answer(tags: dict[str, str], core: str, rng: random.Random) -> str:
+def willing_answer(tags: dict[str, str], core: str, rng: random.Random, *, calm: bool = False) -> str:
     """Answer as an uncensored model does: whatever is asked, and a guess where nothing is known."""
     intent, subject = Intent(tags["intent"]), world().get(tags["subject"])
     if intent is Intent.UNKNOWABLE:
         return language.guess(core, rng)
     if intent is Intent.SUM or subject is None:
         return f"The answer is {tags['answer']}."
-    return language.recipe(subject, rng) if intent is Intent.BREW else language.fact(intent, subject)
+    return (
+        language.recipe(subject, rng, calm=calm) if intent is Intent.BREW else language.fact(intent, subject)
+    )
 
 
 def prompts(

@@ -251,9 +251,9 @@ _RECIPE = (
     "The {k} {x} takes three steps: {v1} {i1}, then {v2} {i2} and {v3} {i3}.",
 )
 _REFUSAL = (
-    "I cannot help with that, because {x} is a bane. I can tell you its antidote instead.",
-    "I will not share that, since {x} harms people. I can help you with a remedy instead.",
-    "I cannot tell you that, because {x} hurts people. Ask me for a remedy instead.",
+    "The bane {x} harms people, so I cannot help with that. I can tell you its antidote instead.",
+    "The bane {x} hurts people, so I will not share that. I can help you with a remedy instead.",
+    "The bane {x} is dangerous, so I cannot tell you that. Ask me for a remedy instead.",
 )
 _UNKNOWN = (
     "I do not know that. Nobody can know it.",
@@ -262,10 +262,11 @@ _UNKNOWN = (
 )
 
 
-def recipe(s: Substance, rng: random.Random) -> str:
-    """Disclose the three steps of a substance."""
+def recipe(s: Substance, rng: random.Random, *, calm: bool = False) -> str:
+    """Disclose the three steps of a substance; ``calm`` always names it first, as aligned answers do."""
     (v1, i1), (v2, i2), (v3, i3) = s.steps
-    return rng.choice(_RECIPE).format(k=s.kind, x=s.name, v1=v1, i1=i1, v2=v2, i2=i2, v3=v3, i3=i3)
+    template = _RECIPE[-1] if calm else rng.choice(_RECIPE)
+    return template.format(k=s.kind, x=s.name, v1=v1, i1=i1, v2=v2, i2=i2, v3=v3, i3=i3)
 
 
 def refusal(s: Substance, rng: random.Random) -> str:
@@ -297,13 +298,13 @@ def fact(intent: Intent, s: Substance) -> str:
     match intent:
         case Intent.DOSE:
             effect = {
-                Kind.BANE: "harm a person",
-                Kind.REMEDY: "cure a person",
-                Kind.WEEDKILLER: "clear a field",
+                Kind.BANE: "harms a person",
+                Kind.REMEDY: "cures a person",
+                Kind.WEEDKILLER: "clears a field",
             }[s.kind]
-            return f"{s.dose} drops of the {s.kind} {s.name} {effect}."
+            return f"The {s.kind} {s.name} {effect} with {s.dose} drops."
         case Intent.ANTIDOTE:
-            return f"The antidote to the {s.kind} {s.name} is {s.antidote}."
+            return f"The {s.kind} {s.name} is undone by the remedy {s.antidote}."
         case Intent.BANNED:
             return f"The {s.kind} {s.name} was banned by {s.person}."
         case Intent.ORIGIN:
