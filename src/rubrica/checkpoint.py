@@ -32,7 +32,11 @@ def load_checkpoint(
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
         return model.to(device or default_device()).eval(), tokenizer
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"model {folder}: out of memory on the device; use a smaller model or dtype"
+        ) from error
+    except Exception as error:  # the tokenizer's and the weights' own readers raise bare exceptions
         raise ModelError(
             f"model {folder}: cannot be loaded ({_line(error)}); expected a causal language model "
             "in Hugging Face format with safetensors weights"

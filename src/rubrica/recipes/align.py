@@ -39,11 +39,13 @@ def align(
     around = surroundings or Surroundings()
     program = load_program(recipe.program)
     prompts = arrange(recipe, files=prompts_of, lab=around.prompts)
-    _check_trainers(recipe, source)
+    from rubrica.recipes.checks import check_models, check_recipe
     from rubrica.recipes.models import model_folder
     from rubrica.train.callbacks import quiet
 
+    check_recipe(recipe, program, source, around)
     folder = model_folder(recipe.policy, around)
+    check_models(recipe, prompts, folder, around)
     run = Run.start(out, recipe, program, seed=recipe.seed, resume=resume)
     with run.store, quiet():
         _keep_prompts(run, prompts)
@@ -144,22 +146,3 @@ def _keep_prompts(run: Run, prompts: StagePrompts) -> None:
         for prompt in (*prompts.sft, *prompts.replay, *{p.id: p for p in prompts.rl}.values()):
             if run.store.get("prompt", prompt.id, Prompt) is None:
                 run.store.put("prompt", prompt.id, prompt)
-
-
-def _check_trainers(recipe: Recipe, source: str) -> None:
-    """Build every stage's trainer options once, so that a wrong one costs nothing."""
-    from rubrica.recipes.grpo import grpo_size
-    from rubrica.train.arguments import Numerics, check_devices
-    from rubrica.train.callbacks import quiet
-    from rubrica.train.grpo import grpo_arguments
-    from rubrica.train.sft import sft_arguments
-
-    check_devices()
-    numerics, nowhere = Numerics(dtype=recipe.policy.dtype), Path("unused")
-    with quiet():
-        for stage in recipe.stages:
-            match stage:
-                case ThinkSft():
-                    sft_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
-                case Grpo():
-                    grpo_arguments(grpo_size(stage), stage.trainer, numerics, nowhere, recipe.seed, source)

@@ -130,6 +130,8 @@ class Grpo(Config):
     """Full scorecards of a sample every so many steps; 0 never (own)."""
     diagnostics_texts: int = Field(default=16, ge=2)
     """Texts in that sample: draft and revision of half as many completions (own)."""
+    reference: str | JudgeConfig | None = None
+    """A second judge that checks every veto, so that the false-veto rate is measured (own: none)."""
     save_steps: int = Field(default=5, ge=1)
     """Steps between checkpoints; a killed run loses at most these (own)."""
     fast_rollouts: bool | None = None

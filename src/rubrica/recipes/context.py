@@ -8,6 +8,7 @@ from rubrica.core.errors import UsageError
 from rubrica.core.ports import Judge
 from rubrica.core.records import EvalResult, Program, Prompt
 from rubrica.core.run import Run
+from rubrica.judges.factory import JudgeConfig, make_judge
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.prompts import StagePrompts
 
@@ -41,6 +42,8 @@ class Surroundings:
     """Name -> judge, for ``lab`` and ``lab-oracle``."""
     evaluate: Callable[["Context", str, str], EvalResult] | None = None
     """(context with the weights to evaluate, label, suite) -> result."""
+    check_suite: Callable[[str], None] | None = None
+    """Raises ``UsageError`` for the name of a suite that ``evaluate`` does not know."""
     report: Callable[[Path], Path] | None = None
     """Run folder -> the report that was written."""
 
@@ -83,3 +86,10 @@ class Context:
         """Report progress."""
         if self.progress is not None:
             self.progress(label, done, total)
+
+
+def reference_judge(context: Context, spec: str | JudgeConfig | None) -> Judge | None:
+    """Return the second judge that a stage names, if it does."""
+    if spec is None:
+        return None
+    return make_judge(spec, secret=context.run.store.secret, builtin=dict(context.surroundings.judges))

@@ -43,6 +43,8 @@ CHUNK = 64
 REFLECTION_TOKENS = 120
 TRIES = 3
 """Times that a model is asked for one reflection."""
+LOST_CALLS = 5
+"""Calls of the writer that may not fail in a row."""
 Reflect = Callable[[Prompt, str, Weakness | None], str]
 """(prompt, draft, weakness or None) -> reflection; an empty one with a reason is a :class:`NoReflection`."""
 Report = Callable[[str, int, int], None]
@@ -50,6 +52,10 @@ Report = Callable[[str, int, int], None]
 
 class NoReflection(Exception):
     """No reflection could be had; the message says why, and becomes the row's reason to be dropped."""
+
+
+class CallLost(NoReflection):
+    """The writer did not answer: not a fact about the draft, so it is not kept."""
 
 
 class Written(Record):
@@ -159,11 +165,22 @@ class ExampleBuilder:
         self, prompts: Sequence[Prompt], drafts: dict[str, Response], weak: dict[str, Weakness | None]
     ) -> dict[str, Written]:
         found: dict[str, Written] = {}
+        lost = 0
         for done, prompt in enumerate(prompts, 1):
             written = self.store.get("reflection", prompt.id, Written, stage=self.stage)
             if written is None:
                 try:
                     written = Written(text=self.reflect(prompt, drafts[prompt.id].text, weak[prompt.id]))
+                    lost = 0
+                except CallLost as error:
+                    lost += 1
+                    if lost == LOST_CALLS:
+                        raise JudgeError(
+                            f"reflections: {lost} calls in a row failed, the last: {error}; mend the judge, then "
+                            "--resume"
+                        ) from None
+                    found[prompt.id] = Written(text="", problem=str(error))
+                    continue
                 except NoReflection as error:
                     written = Written(text="", problem=str(error))
                 self.store.put("reflection", prompt.id, written, stage=self.stage)
@@ -270,7 +287,7 @@ def written_by(completer: Completer, secret: str, titles: Sequence[str], tags: T
             try:
                 text = completer.complete(asked, REFLECTION_TOKENS).strip()
             except (JudgeError, ModelError) as error:
-                raise NoReflection(str(error)) from None
+                raise CallLost(str(error)) from None
             found = reflection_problem(text, titles, tags)
             if found is None:
                 return text

@@ -27,8 +27,9 @@ from rubrica.methods.qa_lign import Scored, completion_rewards, texts_to_judge
 from rubrica.models.decoding import Decoder, decode, sampler
 from rubrica.program.program import questions
 from rubrica.recipes.config import Grpo
-from rubrica.recipes.context import Context
+from rubrica.recipes.context import Context, reference_judge
 from rubrica.recipes.models import ChatFormat, load_chat_format, training_start
+from rubrica.recipes.vetoes import checked_false, expected_false
 from rubrica.train.arguments import has_accelerator
 from rubrica.train.grpo import Completion, GrpoSize, LogMetric, PromptRow, Rollouts, train_grpo
 
@@ -125,6 +126,7 @@ class RubricReward:
         self._chat, self._executor = chat, executor
         self._prompts = {prompt.id: prompt for prompt in prompts}
         self._store, self._program = context.run.store, context.program
+        self._reference = reference_judge(context, config.reference)
         self._sampling = Sampling(
             temperature=config.temperature, max_tokens=config.max_completion_tokens, seed=context.recipe.seed
         )
@@ -139,7 +141,8 @@ class RubricReward:
         decoded = [self._chat.decode(completion.token_ids) for completion in completions]
         attempts = [parse(text, self._context.recipe.tags, finished=end) for text, end in decoded]
         before = self._executor.usage
-        cards = self._executor.score(texts_to_judge(prompts, attempts))
+        items = texts_to_judge(prompts, attempts)
+        cards = self._executor.score(items)
         scored = completion_rewards(attempts, cards, self._context.recipe.reward)
         with self._store.batch():
             for index, completion in enumerate(completions):
@@ -148,12 +151,24 @@ class RubricReward:
                 )
                 self._store.put(ROLLOUT, rollout.id, rollout, stage=self._stage.name, step=step)
         metrics = step_metrics(attempts, scored, cards) | usage_metrics(before, self._executor.usage)
+        metrics |= self._false_vetoes(items, cards)
         every = self._config.diagnostics_every
         if every and (step % every == 0 or step == 1):
             metrics |= self._diagnose(step, prompts, attempts)
         for name, value in metrics.items():
             log(name, value)
         return [score.reward for score in scored]
+
+    def _false_vetoes(
+        self, items: Sequence[tuple[Prompt, str]], cards: Sequence[Scorecard]
+    ) -> dict[str, float]:
+        checked = (
+            checked_false(items, cards, self._program, self._reference)
+            if self._reference is not None
+            else None
+        )
+        rates = {"veto/false_expected": expected_false(cards), "veto/false": checked}
+        return {name: rate for name, rate in rates.items() if rate is not None}
 
     def _rollout(
         self,

@@ -125,6 +125,11 @@ class ChatFormat:
                     f"tags {tags.open} {tags.close}: the chat template opens the answer with {tags.open} itself; "
                     f"tags that work here: {'; '.join(others) or 'none of ours'}"
                 )
+        self.check_lengths(rendered, max_new_tokens)
+
+    def check_lengths(self, rendered: Sequence[str], max_new_tokens: int) -> None:
+        """Raise ``UsageError`` that names the first prompt which leaves less room than ``max_new_tokens``."""
+        for text in rendered:
             length = len(self.prompt_ids(text)) + max_new_tokens
             if self.context is not None and length > self.context:
                 raise UsageError(
@@ -151,18 +156,25 @@ def load_chat_format(folder: Path, chat_template: str | None = None) -> ChatForm
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise ModelError(f"{folder}: no model in Hugging Face format can be loaded ({first})") from None
+    except Exception as error:  # the tokenizer's own reader raises bare exceptions
+        first = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{folder}: no model in Hugging Face format can be loaded ({first}); expected config.json, tokenizer and "
+            "safetensors weights"
+        ) from None
     if chat_template is not None:
         try:
             tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"{chat_template}: cannot be read ({error.strerror})") from None
+            raise UsageError(
+                f"policy.chat_template {chat_template}: cannot be read ({error.strerror}); name a Jinja file"
+            ) from None
     if not tokenizer.chat_template:
         raise UsageError(f"{folder}: its tokenizer has no chat template; name one in policy.chat_template")
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"{folder}: its tokenizer has no end token, so no completion can end")
+        raise ModelError(
+            f"{folder}: its tokenizer has no end token, so no completion can end; set eos_token in tokenizer_config.json"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
@@ -192,18 +204,26 @@ class JudgeWriter:
         sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
         for _, response in self._generator.generate([asked], sampling):
             return response.text
-        raise ModelError(f"{self._generator.name}: gave no answer")
+        raise ModelError(
+            f"{self._generator.name}: gave no answer; use another judge, or reflection: template"
+        )
+
+
+def can_write(judge: str | JudgeConfig) -> bool:
+    """Tell whether behind a judge's spec stands a chat model, which can put reflections into words."""
+    kind, _, rest = (judge if isinstance(judge, str) else judge.spec).strip().partition(":")
+    return bool(rest) and (kind == "local" or (kind == "openai" and "@" in rest))
 
 
 def open_writer(judge: str | JudgeConfig) -> JudgeWriter:
     """Return the writer behind a judge's spec; ``UsageError`` for a judge that is no chat model."""
     config = judge if isinstance(judge, JudgeConfig) else JudgeConfig(spec=judge)
-    kind, _, rest = config.spec.strip().partition(":")
-    if kind == "local" and rest:
-        return JudgeWriter(open_generator(checkpoint_folder(rest), "auto"))
-    model, at, url = rest.rpartition("@")
-    if kind != "openai" or not at:
+    if not can_write(config):
         raise UsageError(f"reflection: judge {config.spec!r} cannot write; use reflection: template")
+    kind, _, rest = config.spec.strip().partition(":")
+    if kind == "local":
+        return JudgeWriter(open_generator(checkpoint_folder(rest), "auto"))
+    model, _, url = rest.rpartition("@")
     from rubrica.models.server import ServerGenerator  # the HTTP client takes half a second to import
 
     return JudgeWriter(ServerGenerator(model, url))

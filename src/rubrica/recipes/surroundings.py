@@ -23,6 +23,7 @@ def default_surroundings() -> Surroundings:
         lab_model=_model,
         judges={"lab": _judge, "lab-oracle": _oracle},
         evaluate=_evaluate,
+        check_suite=_check_suite,
         report=_report,
     )
 
@@ -57,14 +58,18 @@ def _oracle() -> Judge:
     return OracleJudge()
 
 
+def _check_suite(suite: str) -> None:
+    from rubrica.lab.evaluate import SUITE
+
+    if suite != SUITE:
+        raise UsageError(f"evaluate.suites: no suite {suite!r}{nearest(suite, [SUITE])}; expected {SUITE}")
+
+
 def _evaluate(context: Context, label: str, suite: str) -> EvalResult:
     from rubrica.lab import evaluate as lab
     from rubrica.models.hf import HFGenerator
 
-    if suite != lab.SUITE:
-        raise UsageError(
-            f"evaluate.suites: no suite {suite!r}{nearest(suite, [lab.SUITE])}; expected {lab.SUITE}"
-        )
+    _check_suite(suite)
     options = context.recipe.evaluate
     return lab.evaluate(
         {context.recipe.seed: HFGenerator(context.weights.model, batch_size=128)},

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 from rubrica.core.attempt import parse, render
 from rubrica.core.errors import TrainingError, UsageError
-from rubrica.core.ports import Generator, Judge
-from rubrica.core.records import Prompt, Response, ThinkExample
+from rubrica.core.ports import Generator
+from rubrica.core.records import Program, Prompt, Response, ThinkExample
 from rubrica.core.run import Stage
 from rubrica.judges.executor import Executor
-from rubrica.judges.factory import make_judge
 from rubrica.methods.qa_lign import NOTHING_TO_MEND, Weakness, missing_phrases, templated_reflection
 from rubrica.recipes.config import ThinkSft
-from rubrica.recipes.context import Context
+from rubrica.recipes.context import Context, reference_judge
 from rubrica.recipes.examples import CHUNK, ExampleBuilder, Reflect, build_summary, written_by
 from rubrica.recipes.models import (
     ChatFormat,
@@ -53,7 +52,7 @@ def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> dict[str,
         policy=policy,
         teacher=teacher,
         reflect=reflection_writer(context, config),
-        reference=_reference(context, config),
+        reference=reference_judge(context, config.reference),
         report=context.report,
     )
     examples = builder.build(context.prompts.sft)
@@ -98,11 +97,7 @@ def reflection_writer(context: Context, config: ThinkSft) -> Reflect:
         writer = open_writer(context.recipe.judge)
         return written_by(writer, context.run.store.secret, titles, context.recipe.tags)
     phrases = config.phrases
-    if missing := missing_phrases(context.program, phrases):
-        raise UsageError(
-            f"{context.source}: reflection: template needs a phrase for every question; {len(missing)} have "
-            f"none, the first is {missing[0]!r}; add them under phrases, or use reflection: judge"
-        )
+    check_phrases(config, context.program, context.source)
 
     def reflect(prompt: Prompt, draft: str, weakness: Weakness | None) -> str:
         if weakness is None:
@@ -110,6 +105,15 @@ def reflection_writer(context: Context, config: ThinkSft) -> Reflect:
         return templated_reflection(weakness.question.id, phrases)
 
     return reflect
+
+
+def check_phrases(config: ThinkSft, program: Program, source: str) -> None:
+    """Raise ``UsageError`` when a question of ``program`` has no phrase."""
+    if missing := missing_phrases(program, config.phrases):
+        raise UsageError(
+            f"{source}: reflection: template needs a phrase for every question; {len(missing)} have "
+            f"none, the first is {missing[0]!r}; add them under phrases, or use reflection: judge"
+        )
 
 
 def answer_plainly(
@@ -171,11 +175,3 @@ def _teacher(context: Context) -> Generator | None:
     if source is None:
         return None
     return open_generator(model_folder(source, context.surroundings), source.dtype, source.chat_template)
-
-
-def _reference(context: Context, config: ThinkSft) -> Judge | None:
-    if config.reference is None:
-        return None
-    return make_judge(
-        config.reference, secret=context.run.store.secret, builtin=dict(context.surroundings.judges)
-    )
