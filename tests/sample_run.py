@@ -220,7 +220,7 @@ def _grpo(run: Run, source: Program, rng: random.Random, hostile: bool) -> None:
         completion_tokens=18_204,
         seconds=311.4,
     )
-    stage.finish({"seconds": 612.5, "usage": usage.model_dump(), "false_veto_rate": 0.021})
+    stage.finish({"seconds": 612.5, "usage": usage.model_dump()})
 
 
 def _rollout(
@@ -267,6 +267,7 @@ def _metrics(
         "malformed/share": _mean([float(r.attempt.malformed is not None) for r in rollouts]),
         "no_total/share": 0.0,
         "veto/share": _mean([float(bool(c.vetoed_by)) for pair in cards for c in pair]),
+        "veto/false": 0.02 if step % 2 else 0.04,
         "kl": 0.0004 * step + abs(rng.gauss(0, 0.002)),
         "loss": rng.gauss(0, 0.02),
         "tokens/mean": _mean([float(r.response.tokens) for r in rollouts]) + 20 * rng.random(),

@@ -135,19 +135,15 @@ def trust(data: RunData) -> Trust:
 
 
 def _false_vetoes(data: RunData) -> list[tuple[str, float]]:
-    found = [
-        (f"{result.label}, {result.suite}", e.value)
-        for result in data.results
-        for e in result.estimates
-        if "false_veto" in e.name.replace("-", "_")
-    ]
+    """Shares of judged texts that were vetoed though clean, means over the steps of each stage."""
+    found: list[tuple[str, float]] = []
     for stage in data.stages:
-        for key, value in stage.summary.items():
-            if "false_veto" in key and isinstance(value, int | float):
-                found.append((stage.name, float(value)))
-        logged = stage.series("veto/false", "false_veto/share", "veto/false_rate")
-        if logged:
-            found.append((f"{stage.name}, mean over steps", sum(y for _, y in logged) / len(logged)))
+        for metric, how in (
+            ("veto/false", "checked by the reference judge"),
+            ("veto/false_expected", "expected"),
+        ):
+            if logged := stage.series(metric):
+                found.append((f"{stage.name}, {how}", sum(y for _, y in logged) / len(logged)))
     return found
 
 
