@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, cast
@@ -10,6 +12,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import ModelError, UsageError
@@ -30,7 +33,8 @@ def load_checkpoint(
         raise UsageError(f"model {folder}: dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        with _no_bars():
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
         return model.to(device or default_device()).eval(), tokenizer
     except torch.OutOfMemoryError as error:
         raise ModelError(
@@ -43,10 +47,27 @@ def load_checkpoint(
         ) from error
 
 
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep the library's own progress bars off the terminal."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def checkpoint_folder(path_or_hub_id: str | Path) -> Path:
     """Folder of a checkpoint; a hub id is downloaded, or found in the cache, first."""
     folder = Path(path_or_hub_id).expanduser()
     if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"model {folder}: no config.json in this folder; expected a model in Hugging Face format, for "
+                "example RUN/stages/01-think-sft/model"
+            )
         return folder
     try:
         return Path(snapshot_download(str(path_or_hub_id), allow_patterns=_FILES))

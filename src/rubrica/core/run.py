@@ -8,8 +8,10 @@ import json
 import math
 import os
 import platform
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -18,13 +20,15 @@ from pydantic import BaseModel
 
 from rubrica import __version__
 from rubrica.core.config import Json, content_hash, dump_yaml, read_yaml
-from rubrica.core.errors import DataError, StorageError, UsageError
+from rubrica.core.errors import DataError, RubricaError, StorageError, UsageError
 from rubrica.core.store import Store
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pydantic", "openai")
 # what a start that was killed before it wrote recipe.yaml leaves behind; starting again is safe
 _BEFORE_RECIPE = {"eval", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm", "program.yaml"}
 _BEFORE_RECIPE |= {"environment.json", "program.yaml.tmp", "environment.json.tmp", "recipe.yaml.tmp"}
+_FULL = 1 << 18
+"""Free bytes below which a failed write is put down to a full disk."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -51,6 +55,22 @@ def write_json(path: Path, value: BaseModel | Json | Mapping[str, object]) -> No
     """Write JSON atomically, indented, keys in order of insertion."""
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn into ``StorageError`` what libraries raise, each in its own way, when ``folder`` cannot be written."""
+    try:
+        yield
+    except RubricaError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and shutil.disk_usage(folder).free > _FULL:
+            raise
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise StorageError(
+            f"{folder}: cannot be written ({why}); free some space there, then --resume"
+        ) from error
 
 
 class Stage:

@@ -12,7 +12,6 @@ from typing import Self, cast
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
 from rubrica.checkpoint import (
     WithBackend,
@@ -23,7 +22,7 @@ from rubrica.checkpoint import (
     tokenizer_hash,
     weights_hash,
 )
-from rubrica.core.config import Json, content_hash
+from rubrica.core.config import Json, content_hash, validate
 from rubrica.core.errors import DataError, JudgeError
 from rubrica.core.records import Label, Outcome, Query, Question, Verdict
 from rubrica.judges.layout import Encoder, JudgeCard, Tokenizer, choose_layout, label_ids
@@ -191,10 +190,7 @@ def read_card(folder: Path) -> JudgeCard | None:
     if not path.is_file():
         return None
     try:
-        return JudgeCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(path, f"{where}: {first['msg']}") from None
+        data: Json = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(path, f"not JSON ({error})") from None
+        raise DataError(path, f"not JSON ({error}); correct it, or remove the file") from None
+    return validate(JudgeCard, data, path)

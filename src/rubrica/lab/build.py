@@ -31,7 +31,7 @@ from rubrica.program.program import load_program
 
 Row = tuple[list[int], list[int]]
 CORPUS = 3000
-STARTER_UPDATES, TEACHER_UPDATES, JUDGE_UPDATES = 1800, 300, 1200
+STARTER_UPDATES, TEACHER_UPDATES, JUDGE_UPDATES = 1600, 300, 1500
 HONEST_STARTER = 0.3
 """Share of unknowable questions to which the starter is taught to admit ignorance; it guesses at the others."""
 
@@ -134,7 +134,7 @@ def build(out: Path, *, seed: int = 0, scale: float = 1.0, report: Reporter | No
         size=row_size,
         updates=max(2, round(TEACHER_UPDATES * scale)),
         batch=64,
-        learning_rate=1e-3,
+        learning_rate=5e-4,
         seed=seed + 1,
         progress=shown("teacher"),
     )

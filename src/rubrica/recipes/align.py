@@ -10,7 +10,7 @@ from pathlib import Path
 from rubrica.core.data import load_prompts
 from rubrica.core.errors import UsageError
 from rubrica.core.records import Prompt
-from rubrica.core.run import Run, Stage, write_json
+from rubrica.core.run import Run, Stage, disk_errors, write_json
 from rubrica.judges.factory import make_judge
 from rubrica.program.program import load_program
 from rubrica.recipes.config import Grpo, Recipe, StageConfig, ThinkSft
@@ -107,7 +107,8 @@ def _run_stage(
         say(f"{stage.name}: done before")
     else:
         started = time.monotonic()
-        summary = _summary_of(context, config, stage, prompts)
+        with disk_errors(stage.path):
+            summary = _summary_of(context, config, stage, prompts)
         seconds = time.monotonic() - started
         stage.finish({**summary, "seconds": seconds})
         say(f"{stage.name}: done in {seconds:.0f} s")
