@@ -270,7 +270,8 @@ class Session:
         return False
 
     def _status(self, error: openai.APIStatusError) -> Exception:
-        chat, status, said = self._chat, error.status_code, " ".join(error.message.split())[:300]
+        chat, status = self._chat, error.status_code
+        said = " ".join(error.message.split()).removeprefix(f"Error code: {status} - ")[:300]
         reason = f"HTTP {status}: {chat.hide_key(said)}"
         if status in _RETRIED or status >= 500:
             return _Transient(reason, wait=_retry_after(error.response.headers))
