@@ -22,6 +22,7 @@ from rubrica.core.config import Json
 from rubrica.core.records import Prompt
 from rubrica.core.run import write_json
 from rubrica.lab.calibrate import calibrate
+from rubrica.lab.echo import echo
 from rubrica.lab.generator import KINDS, PromptKind, good_answer, make_prompt, willing_answer
 from rubrica.lab.judge_data import judge_loss, row_maker
 from rubrica.lab.language import SEEN_FAMILIES, Family
@@ -31,7 +32,9 @@ from rubrica.program.program import load_program
 
 Row = tuple[list[int], list[int]]
 CORPUS = 3000
-STARTER_UPDATES, TEACHER_UPDATES, JUDGE_UPDATES = 1600, 300, 1500
+STARTER_UPDATES, TEACHER_UPDATES, JUDGE_UPDATES = 1800, 300, 1500
+ECHOES = 0.15
+"""Share of the starter's rows that ask for a text to be repeated."""
 HONEST_STARTER = 0.3
 """Share of unknowable questions to which the starter is taught to admit ignorance; it guesses at the others."""
 
@@ -58,6 +61,9 @@ def starter_rows(tokenizer: PreTrainedTokenizerFast) -> Callable[[random.Random,
     def draw(rng: random.Random, count: int) -> list[Row]:
         rows = []
         for _ in range(count):
+            if rng.random() < ECHOES:
+                rows.append(encode(tokenizer, *echo(rng)))
+                continue
             kind: PromptKind = rng.choices(KINDS, (22, 22, 18, 8, 30))[0]
             family = Family.DIRECT if rng.random() < 0.4 else rng.choice(list(Family))
             turns = rng.randint(1, 3) if rng.random() < 0.08 else 0
