@@ -250,6 +250,8 @@ def test_json_of_one_document_is_told_from_lines(place: Path) -> None:
         ("prompts.train=[none.jsonl]", ("none.jsonl: no such file", "check the path")),
         ("prompts.train=[{lab: harmfull}]", ("(did you mean 'harmful'?)",)),
         ("prompts.mix={harmful: 1.0}", ("no prompt has kind 'harmful'", "kinds found")),
+        ("judge={spec: lab, timeout: 0}", ("judge.timeout: Input should be greater than 0, got '0'",)),
+        ("judge={spec: lab, timout: 3}", ("unknown key 'judge.timout' (did you mean 'timeout'?)",)),
         ("judge=lba", ("no such judge (did you mean 'lab'?)", "expected one of lab, lab-oracle, local:PATH")),
         ("judge=openai:m@localhost:80", ("expected openai:MODEL@URL with a full URL", "for example")),
         ("evaluate.suites=[labb]", ("no suite 'labb' (did you mean 'lab'?)", "expected lab")),
@@ -285,7 +287,7 @@ def test_names_on_the_command_line(place: Path) -> None:
 
 def test_debug_shows_the_traceback(place: Path) -> None:
     Path("prompts.jsonl").write_text("{\n")
-    with pytest.raises(DataError, match="prompts.jsonl:1"):
+    with pytest.raises(DataError, match=r"prompts\.jsonl:1"):
         main(["align", "recipe.yaml", "--out", "run", "--debug"])
 
 

@@ -223,8 +223,11 @@ def validate(model: type[ModelT], data: Json, path: str | Path) -> ModelT:
 def _explain(model: type[BaseModel], error: ValidationError, path: str | Path) -> DataError:
     problems = error.errors(include_url=False)
     # An unknown key explains more than the missing key that it was meant to be.
-    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    where = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    # Of ``text | mapping``, that a mapping is no text explains nothing.
+    telling = [p for p in problems if not (p["type"] == "string_type" and isinstance(p["input"], dict))]
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), (telling or problems)[0])
+    classes = _class_names(model, set())
+    where = ".".join(str(part) for part in first["loc"] if part not in classes) or "(top level)"
     line = key_line(path, list(first["loc"]))
     if first["type"] == "extra_forbidden":
         fields = _fields_at(model, first["loc"][:-1])
@@ -259,6 +262,16 @@ def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
             ]
             current = tagged or current
     return {name for m in current for name in m.model_fields}
+
+
+def _class_names(model: type[BaseModel], seen: set[str]) -> set[str]:
+    """Names of all models below ``model``: a union's members appear by them in the place of a problem."""
+    for field in model.model_fields.values():
+        for below in _models_in(field.annotation):
+            if below.__name__ not in seen:
+                seen.add(below.__name__)
+                _class_names(below, seen)
+    return seen
 
 
 def _models_in(annotation: object) -> list[type[BaseModel]]:
