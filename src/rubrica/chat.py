@@ -85,11 +85,12 @@ class Chat:
         self._key = os.environ.get(api_key_env, "").strip()
         if not self._key.isascii() or not self._key.isprintable():
             raise UsageError(
-                f"environment variable {api_key_env}: holds no key (line breaks or foreign letters)"
+                f"environment variable {api_key_env}: holds no key (line breaks or foreign letters); set it anew"
             )
         if min(concurrency, timeout, rpm or 1, tpm or 1) <= 0 or retries < 0:
             raise UsageError(
-                f"server {self.url}: concurrency, timeout, rpm and tpm must be positive, retries not negative"
+                f"server {self.url}: concurrency, timeout, rpm and tpm must be positive, retries not "
+                "negative; correct the judge's options"
             )
         self.unusable, self.api_key_env, self.timeout = unusable, api_key_env, timeout
         self.retries, self.backoff, self.limit = retries, backoff, RateLimit(rpm, tpm)

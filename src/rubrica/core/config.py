@@ -182,7 +182,7 @@ def _assign(node: Json, path: Sequence[str], value: Json, override: str) -> None
         else:
             node[head] = value
     else:
-        raise UsageError(f"--set {override!r}: {head!r} lies below a plain value")
+        raise UsageError(f"--set {override!r}: {head!r} lies below a plain value; set what stands above it")
 
 
 def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] = ()) -> ModelT:

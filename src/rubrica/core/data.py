@@ -198,7 +198,10 @@ def as_messages(path: Path, row: Row, value: object) -> tuple[Message, ...]:
     except ValidationError as error:
         said = error.errors(include_url=False)[0]
         raise DataError(
-            path, f"not a chat message: {said['loc'][-1] if said['loc'] else ''} {said['msg']}", row.line
+            path,
+            f"not a chat message: {said['loc'][-1] if said['loc'] else ''} {said['msg']}; expected role (system, user, "
+            "assistant) and content",
+            row.line,
         ) from None
     except (TypeError, KeyError):
         raise DataError(path, "expected messages with role and content", row.line) from None

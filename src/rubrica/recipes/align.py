@@ -89,7 +89,8 @@ def prompts_of(source: str) -> Sequence[Prompt]:
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(
-            f"prompts {source!r}: no such file, and the hub does not give it ({first})"
+            f"prompts {source!r}: no such file, and the hub does not give it ({first}); check the "
+            "path, or the name owner/dataset"
         ) from None
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / f"{source.replace('/', '--')}.parquet"

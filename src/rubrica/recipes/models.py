@@ -148,7 +148,10 @@ def model_folder(source: ModelSource, surroundings: Surroundings) -> Path:
         return Path(snapshot_download(name, revision=source.revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         first = str(error).splitlines()[0]
-        raise ModelError(f"model {name} at {source.revision}: the hub does not give it ({first})") from None
+        raise ModelError(
+            f"model {name} at {source.revision}: the hub does not give it ({first}); check "
+            "name, revision and access"
+        ) from None
 
 
 def load_chat_format(folder: Path, chat_template: str | None = None) -> ChatFormat:

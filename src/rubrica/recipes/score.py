@@ -85,7 +85,10 @@ def select(texts: Sequence[Text], id: str) -> list[Text]:
     """Return the text, or both texts of the pair, with this id; ``UsageError`` names the nearest id."""
     found = [text for text in texts if text.id == id or text.id.rpartition("/")[0] == id]
     if not found:
-        raise UsageError(f"--explain {id!r}: no such id in the input{nearest(id, [t.id for t in texts])}")
+        raise UsageError(
+            f"--explain {id!r}: no such id in the input{nearest(id, [t.id for t in texts])}; "
+            "scorecards.jsonl lists the ids"
+        )
     return found
 
 

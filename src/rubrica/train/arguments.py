@@ -64,13 +64,16 @@ def trainer_arguments(
         if name not in known:
             raise DataError(
                 source,
-                f"trainer.{name}: {config.__name__} has no such option{nearest(name, known - set(fixed))}",
+                f"trainer.{name}: {config.__name__} has no such option{nearest(name, known - set(fixed))}; "
+                "correct or remove it",
             )
     try:
         return config(**{**defaults, **options, **fixed})
     except (ValueError, TypeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(source, f"trainer: {config.__name__} refuses these options: {first}") from None
+        raise DataError(
+            source, f"trainer: {config.__name__} refuses these options: {first}; correct them"
+        ) from None
 
 
 def common_defaults(numerics: Numerics) -> dict[str, object]:

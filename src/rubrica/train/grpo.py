@@ -80,7 +80,7 @@ def grpo_arguments(
     if not isinstance(micro, int) or micro < 1 or completions % micro:
         raise TrainingError(
             f"trainer.per_device_train_batch_size: {micro!r} does not divide the {completions} completions of a "
-            f"step ({size.prompts} prompts x {size.group})"
+            f"step ({size.prompts} prompts x {size.group}); choose a divisor"
         )
     defaults = {
         **common_defaults(numerics),
