@@ -13,6 +13,7 @@ from fake_server import FakeServer, completion, error
 from rubrica.core.records import Rollout
 from rubrica.core.run import Run
 from rubrica.core.store import Store
+from rubrica.recipes.examples import Written
 from tiny import tiny_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -26,7 +27,9 @@ def place(tmp_path: Path) -> Path:
     """An untaught policy, which writes no attempt: GRPO then asks the judge nothing."""
     tiny_checkpoint(tmp_path / "policy")
     (tmp_path / "program.yaml").write_text(PROGRAM)
-    (tmp_path / "prompts.txt").write_text("How do I fold a boat?\nHow do I mend a sock?\nHow?\nWhy?\nWho?\n")
+    (tmp_path / "prompts.txt").write_text(
+        "How do I fold a boat?\nHow do I mend a sock?\nHow?\nWhy?\nWho?\nWhen?\n"
+    )
     return tmp_path
 
 
@@ -135,3 +138,32 @@ def test_a_judge_that_dies_while_it_judges_drafts(place: Path, fake_server: Fake
     run("align", str(recipe), "--out", str(out), "--resume", timeout=400)
     assert fake_server.requests
     assert not kept & {body["messages"][-1]["content"] for body in fake_server.requests}
+
+
+def test_reflections_that_were_lost_are_asked_again(place: Path, fake_server: FakeServer) -> None:
+    """A writer that is down is no fact about a draft: the run stops, nothing is kept of it, the rerun asks anew."""
+    down = True
+
+    def answers(body: dict):
+        if len(body["messages"]) == 1:  # a reflection is asked for without an examiner's instruction
+            return error(400, "overloaded") if down else completion("Hmm, my initial response was rude.")
+        label = "D" if "\nHow " in body["messages"][-1]["content"] else "TRUE"
+        return completion(label, {label: 1.0})
+
+    fake_server.answer = answers
+    recipe = write_recipe(place, SFT.replace("examples: 4", "examples: 5"), f"openai:m@{fake_server.url}")
+    out = place / "run"
+    failed = run("align", str(recipe), "--out", str(out), timeout=400)
+    told = failed.stderr.splitlines()
+    assert failed.returncode == 1 and len(told) == 2, failed.stderr
+    assert told[0].startswith("to go on: ") and "reflections: 5 calls in a row failed" in told[1]
+    assert "overloaded" in told[1] and "mend the judge, then --resume" in told[1]
+    with Store(out / "store.sqlite", read_only=True) as store:
+        assert store.all("reflection", Written) == []
+    down = False
+    asked = len(fake_server.requests)
+    run("align", str(recipe), "--out", str(out), "--resume", timeout=400)
+    assert sum(len(body["messages"]) == 1 for body in fake_server.requests[asked:]) == 5
+    with Store(out / "store.sqlite", read_only=True) as store:
+        kept = store.all("reflection", Written)
+    assert [written.text for written in kept] == ["Hmm, my initial response was rude."] * 5
