@@ -11,11 +11,11 @@ unseen wrapper family. Reproducible by seed on one machine.
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
-import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rubrica.core.config import Json
@@ -31,12 +31,27 @@ from rubrica.lab.training import answer_loss, new_model, train
 from rubrica.program.program import load_program
 
 Row = tuple[list[int], list[int]]
+RowT = TypeVar("RowT")
 CORPUS = 3000
-STARTER_UPDATES, TEACHER_UPDATES, JUDGE_UPDATES = 1800, 300, 1500
 ECHOES = 0.15
 """Share of the starter's rows that ask for a text to be repeated."""
 HONEST_STARTER = 0.3
 """Share of unknowable questions to which the starter is taught to admit ignorance; it guesses at the others."""
+
+
+class Plan(NamedTuple):
+    """How one checkpoint is trained."""
+
+    updates: int
+    batch: int
+    learning_rate: float
+    offset: int
+    """Added to the seed, so that no two parts draw the same rows."""
+
+
+STARTER = Plan(updates=1800, batch=64, learning_rate=3e-3, offset=0)
+TEACHER = Plan(updates=300, batch=64, learning_rate=5e-4, offset=1)
+JUDGE = Plan(updates=1500, batch=48, learning_rate=2e-3, offset=2)
 
 
 class Reporter(Protocol):
@@ -103,8 +118,10 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 
 def build(out: Path, *, seed: int = 0, scale: float = 1.0, report: Reporter | None = None) -> dict[str, Json]:
-    """Build everything into ``out``; ``scale`` multiplies the numbers of updates. Returns the manifest."""
-    torch.set_num_threads(max(1, torch.get_num_threads()))
+    """Build everything into ``out``; ``scale`` multiplies the numbers of updates. Returns the manifest.
+
+    A checkpoint that is there already is kept, so a build that was stopped goes on.
+    """
     clock = time.perf_counter()
     seconds: dict[str, Json] = {}
 
@@ -116,57 +133,60 @@ def build(out: Path, *, seed: int = 0, scale: float = 1.0, report: Reporter | No
     def shown(part: str) -> Callable[[int, int, float], None]:
         return lambda update, updates, loss: report(part, update, updates, loss) if report else None
 
+    def part(
+        name: str,
+        start: Callable[[], LlamaForCausalLM],
+        draw: Callable[[random.Random, int], Sequence[RowT]],
+        loss: Callable[[LlamaForCausalLM, Sequence[RowT]], Tensor],
+        size: Callable[[RowT], int],
+        plan: Plan,
+    ) -> None:
+        if not (out / name / "model.safetensors").exists():
+            model = start()
+            train(
+                model,
+                draw,
+                loss,
+                size=size,
+                updates=max(2, round(plan.updates * scale)),
+                batch=plan.batch,
+                learning_rate=plan.learning_rate,
+                seed=seed + plan.offset,
+                progress=shown(name),
+            )
+            save(model, tokenizer, out / name)
+        lap(name)
+
+    def from_starter() -> LlamaForCausalLM:
+        return AutoModelForCausalLM.from_pretrained(out / "starter")
+
     tokenizer = train_tokenizer(corpus(seed, CORPUS))
     lap("tokenizer")
-    starter = new_model(tokenizer, seed=seed)
-    train(
-        starter,
+    rows_loss = answer_loss(tokenizer)
+    part(
+        "starter",
+        lambda: new_model(tokenizer, seed=seed),
         starter_rows(tokenizer),
-        answer_loss(tokenizer),
-        size=row_size,
-        updates=max(2, round(STARTER_UPDATES * scale)),
-        batch=64,
-        learning_rate=3e-3,
-        seed=seed,
-        progress=shown("starter"),
+        rows_loss,
+        row_size,
+        STARTER,
     )
-    save(starter, tokenizer, out / "starter")
-    lap("starter")
-    teacher = AutoModelForCausalLM.from_pretrained(out / "starter")
-    train(
-        teacher,
-        teacher_rows(tokenizer),
-        answer_loss(tokenizer),
-        size=row_size,
-        updates=max(2, round(TEACHER_UPDATES * scale)),
-        batch=64,
-        learning_rate=5e-4,
-        seed=seed + 1,
-        progress=shown("teacher"),
-    )
-    save(teacher, tokenizer, out / "teacher")
-    lap("teacher")
-    judge = AutoModelForCausalLM.from_pretrained(out / "starter")
-    train(
-        judge,
+    part("teacher", from_starter, teacher_rows(tokenizer), rows_loss, row_size, TEACHER)
+    part(
+        "judge",
+        from_starter,
         row_maker(load_program("lab"), tokenizer),
         judge_loss(tokenizer),
-        size=lambda row: row.size,
-        updates=max(2, round(JUDGE_UPDATES * scale)),
-        batch=48,
-        learning_rate=2e-3,
-        seed=seed + 2,
-        progress=shown("judge"),
+        lambda row: row.size,
+        JUDGE,
     )
-    save(judge, tokenizer, out / "judge")
-    lap("judge")
     passport = calibrate(out / "judge", seed=seed)
     lap("calibration")
     manifest: dict[str, Json] = {
         "seed": seed,
         "scale": scale,
         "seconds": seconds,
-        "parameters": sum(p.numel() for p in starter.parameters()),
+        "parameters": sum(p.numel() for p in from_starter().parameters()),
         "judge_agreement": passport,
     }
     write_json(out / "lab.json", json.loads(json.dumps(manifest)))

@@ -1,6 +1,7 @@
 """The lab's byte-level BPE: about a thousand tokens, so that any text survives it, with its chat template."""
 
 import random
+import re
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -19,12 +20,12 @@ from rubrica.lab.domain import (
     SECOND,
     TOWNS,
     VERBS,
-    world,
 )
 from rubrica.lab.generator import KINDS, good_answer, make_prompt, willing_answer
 from rubrica.lab.language import Family
 from rubrica.program.program import load_program
 
+_NAME = re.compile(rf"\b(?:{'|'.join(FIRST)})(?:{'|'.join(SECOND)})\b")
 VOCABULARY = 1024
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
 TEXT, QUESTION, VERDICT = "<|text|>", "<|question|>", "<|verdict|>"
@@ -59,9 +60,17 @@ def corpus(seed: int, count: int) -> list[str]:
         f"Hmm, my initial response {phrase}."
         for phrase in (*demo_phrases(), "holds up. I will keep it as it is")
     ] * 40
-    names = [f" {name}" for name in world() for _ in range(150)]
+    # Names are never seen whole, so they stay two tokens that train and test substances share. A name that were one
+    # token of its own would be unlearnt by any fine-tuning that does not mention it.
+    syllables = [*FIRST, *(f" {first}" for first in FIRST), *SECOND] * 200
+    lines = [_NAME.sub("", line) for line in lines]
     return (
-        lines + names + labels + questions + reflections + [f" {word}" for word in words for _ in range(40)]
+        lines
+        + syllables
+        + labels
+        + questions
+        + reflections
+        + [f" {word}" for word in words for _ in range(40)]
     )
 
 
