@@ -8,7 +8,8 @@ from rubrica.core.errors import UsageError
 from rubrica.core.records import Label, Message, Prompt
 from rubrica.lab import truth
 from rubrica.lab.domain import VERBS, Kind, substances, world
-from rubrica.lab.generator import KINDS, good_answer, make_prompt, truth as fact_of, willing_answer
+from rubrica.lab.generator import KINDS, good_answer, make_prompt, willing_answer
+from rubrica.lab.generator import truth as fact_of
 from rubrica.lab.language import Family, Intent
 from rubrica.lab.oracle import Stance, read
 
