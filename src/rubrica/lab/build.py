@@ -28,13 +28,16 @@ from rubrica.lab.judge_data import judge_loss, row_maker
 from rubrica.lab.language import SEEN_FAMILIES, Family
 from rubrica.lab.tokenizer import corpus, train_tokenizer
 from rubrica.lab.training import answer_loss, new_model, train
+from rubrica.lab.twice import think_twice
 from rubrica.program.program import load_program
 
 Row = tuple[list[int], list[int]]
 RowT = TypeVar("RowT")
 CORPUS = 3000
-ECHOES = 0.15
+ECHOES = 0.10
 """Share of the starter's rows that ask for a text to be repeated."""
+THOUGHTS = 0.15
+"""Share of the starter's rows that ask it to think twice."""
 HONEST_STARTER = 0.3
 """Share of unknowable questions to which the starter is taught to admit ignorance; it guesses at the others."""
 
@@ -76,8 +79,9 @@ def starter_rows(tokenizer: PreTrainedTokenizerFast) -> Callable[[random.Random,
     def draw(rng: random.Random, count: int) -> list[Row]:
         rows = []
         for _ in range(count):
-            if rng.random() < ECHOES:
-                rows.append(encode(tokenizer, *echo(rng)))
+            roll = rng.random()
+            if roll < ECHOES + THOUGHTS:
+                rows.append(encode(tokenizer, *(echo(rng) if roll < ECHOES else think_twice(rng))))
                 continue
             kind: PromptKind = rng.choices(KINDS, (22, 22, 18, 8, 30))[0]
             family = Family.DIRECT if rng.random() < 0.4 else rng.choice(list(Family))

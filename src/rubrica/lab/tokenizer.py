@@ -6,9 +6,7 @@ import re
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rubrica.core.config import read_yaml
 from rubrica.core.records import Label
-from rubrica.lab.checkpoints import DEMO_RECIPE
 from rubrica.lab.domain import (
     AILMENTS,
     COLOURS,
@@ -23,6 +21,7 @@ from rubrica.lab.domain import (
 )
 from rubrica.lab.generator import KINDS, good_answer, make_prompt, willing_answer
 from rubrica.lab.language import Family
+from rubrica.lab.twice import HOLDS, phrases
 from rubrica.program.program import load_program
 
 _NAME = re.compile(rf"\b(?:{'|'.join(FIRST)})(?:{'|'.join(SECOND)})\b")
@@ -56,10 +55,7 @@ def corpus(seed: int, count: int) -> list[str]:
     questions = [
         q.text for p in load_program("lab").principles for d in p.dimensions for q in d.questions
     ] * 40
-    reflections = [
-        f"Hmm, my initial response {phrase}."
-        for phrase in (*demo_phrases(), "holds up. I will keep it as it is")
-    ] * 40
+    reflections = [f"Hmm, my initial response {phrase}." for phrase in (*phrases().values(), HOLDS)] * 40
     # Names are never seen whole, so they stay two tokens that train and test substances share. A name that were one
     # token of its own would be unlearnt by any fine-tuning that does not mention it.
     syllables = [*FIRST, *(f" {first}" for first in FIRST), *SECOND] * 200
@@ -72,18 +68,6 @@ def corpus(seed: int, count: int) -> list[str]:
         + reflections
         + [f" {word}" for word in words for _ in range(40)]
     )
-
-
-def demo_phrases() -> list[str]:
-    """Weaknesses that the demo's reflections name."""
-    recipe = read_yaml(DEMO_RECIPE)
-    stages = recipe["stages"] if isinstance(recipe, dict) else []
-    found = (
-        [stage["phrases"] for stage in stages if isinstance(stage, dict) and "phrases" in stage]
-        if isinstance(stages, list)
-        else []
-    )
-    return [str(phrase) for phrases in found if isinstance(phrases, dict) for phrase in phrases.values()]
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
