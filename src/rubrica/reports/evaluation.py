@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rubrica.core.config import Json
 from rubrica.core.records import Estimate, EvalResult
@@ -101,6 +102,6 @@ def _suite(name: str, results: Sequence[EvalResult]) -> Suite:
         ("Tokens per answer", tokens, "Longer answers cost more, and are neither better nor worse."),
     ):
         if values:
-            svg = figure(lambda width, values=values: bars(values, width), title)  # type: ignore[misc]
+            svg = figure(partial(bars, values), title)
             charts.append(Chart(title, svg, note))
     return Suite(name, results, changes, rows, charts)

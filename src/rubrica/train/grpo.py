@@ -9,7 +9,7 @@ zero-weight one that returns a number would turn a missing reward into a reward 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,6 +32,13 @@ class PromptRow(NamedTuple):
 
     prompt_id: str
     text: str
+
+
+class Progressing(Protocol):
+    """What is used of the trainer's state."""
+
+    global_step: int
+    """Updates made so far."""
 
 
 class Completion(NamedTuple):
@@ -193,11 +200,11 @@ def _trl_reward(reward: RewardFunction) -> Callable[..., list[float | None]]:
         completions: list[str],
         completion_ids: list[list[int]],
         prompt_id: list[str],
-        trainer_state: object,
+        trainer_state: Progressing,
         log_metric: LogMetric,
         **unused: object,
     ) -> list[float | None]:
-        step = int(getattr(trainer_state, "global_step")) + 1  # noqa: B009
+        step = trainer_state.global_step + 1
         batch = [Completion(p, list(ids)) for p, ids in zip(prompt_id, completion_ids, strict=True)]
         return checked_rewards(reward(step, batch, log_metric), len(batch))
 
