@@ -19,7 +19,7 @@ from rubrica.core.run import Stage
 from rubrica.recipes.config import Grpo, Recipe
 from rubrica.recipes.grpo import fast_rollouts, grpo_size
 from rubrica.recipes.models import ChatFormat, load_chat_format, open_writer
-from rubrica.train.arguments import Numerics, check_devices
+from rubrica.train.arguments import Numerics
 from rubrica.train.callbacks import newest_checkpoint
 from rubrica.train.grpo import Completion, LogMetric, PromptRow, grpo_arguments, train_grpo
 from rubrica.train.policy import Lora, Start
@@ -240,12 +240,6 @@ def test_a_begin_token_stands_once_though_template_and_tokenizer_both_add_it(tmp
     ids = chat.prompt_ids(chat.render(HELLO))
     assert ids.count(begin) == 1 and ids[0] == begin
     assert tokenizer.decode(ids) == "<|system|><|user|>Hello<|end|><|assistant|>"
-
-
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="2 processes"):
-        check_devices()
 
 
 def test_a_tag_that_is_a_special_token_is_refused_with_tags_that_work(tmp_path):

@@ -254,6 +254,8 @@ def test_json_of_one_document_is_told_from_lines(place: Path) -> None:
         ("judge={spec: lab, timout: 3}", ("unknown key 'judge.timout' (did you mean 'timeout'?)",)),
         ("judge=lba", ("no such judge (did you mean 'lab'?)", "expected one of lab, lab-oracle, local:PATH")),
         ("judge=openai:m@localhost:80", ("expected openai:MODEL@URL with a full URL", "for example")),
+        ("stages.0.reference=lba", ("no such judge (did you mean 'lab'?)",)),
+        ("stages=[{type: think-sft}, {type: think-sft}]", ("think-sft stands 2 times", "once at most")),
         ("evaluate.suites=[labb]", ("no suite 'labb' (did you mean 'lab'?)", "expected lab")),
         ("stages.0.trainer={lerning_rate: 1}", ("(did you mean 'learning_rate'?)",)),
         ("stages.0.trainer={seed: 1}", ("is set by the recipe itself", "remove it")),
@@ -263,6 +265,12 @@ def test_json_of_one_document_is_told_from_lines(place: Path) -> None:
 def test_wrong_names_and_values(place: Path, setting: str, words: tuple[str, ...]) -> None:
     check(align("--set", setting), 2, *words)
     assert not Path("run").exists(), "a mistake cost a run folder"
+
+
+def test_several_processes_are_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check(align(), 2, "started with 2 processes", "without a launcher")
+    assert not Path("run").exists()
 
 
 def test_an_error_of_the_file_is_not_put_down_to_set(place: Path) -> None:

@@ -65,11 +65,13 @@ def align(
         say = announce or (lambda line: None)
         _evaluate(context, "starter", say)
         used = 0
+        kinds = [config.type for config in recipe.stages]
         for number, config in enumerate(recipe.stages, 1):
             taken = config.steps * config.prompts_per_step if isinstance(config, Grpo) else 0
-            _run_stage(context, config, run.stage(number, config.type), prompts.rl[used : used + taken], say)
+            stage = run.stage(number, config.type)
+            _run_stage(context, config, stage, prompts.rl[used : used + taken], say)
             used += taken
-            _evaluate(context, config.type, say)
+            _evaluate(context, config.type if kinds.count(config.type) == 1 else stage.name, say)
     if around.report is not None:
         say(f"report: {around.report(out)}")
     return context.weights.model

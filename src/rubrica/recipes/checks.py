@@ -17,24 +17,25 @@ from rubrica.recipes.grpo import grpo_size
 from rubrica.recipes.models import can_write, load_chat_format, model_folder
 from rubrica.recipes.prompts import StagePrompts
 from rubrica.recipes.think_sft import check_phrases
-from rubrica.train.arguments import Numerics
+from rubrica.train.arguments import Numerics, check_devices
 from rubrica.train.callbacks import quiet
 from rubrica.train.grpo import grpo_arguments
 from rubrica.train.sft import sft_arguments
 
 
 def check_recipe(recipe: Recipe, program: Program, source: str, surroundings: Surroundings) -> None:
-    """Check what needs no model: trainer options, suites, judges and phrases; ``UsageError`` or ``DataError``."""
+    """Check what needs no model: devices, trainer options, suites, judges, phrases; ``UsageError`` or ``DataError``."""
+    check_devices()
     _check_trainers(recipe, source)
     for suite in recipe.evaluate.suites:
         if surroundings.check_suite is not None:
             surroundings.check_suite(suite)
     _check_judge(recipe.judge, surroundings)
     for stage in recipe.stages:
-        if not isinstance(stage, ThinkSft):
-            continue
         if stage.reference is not None:
             _check_judge(stage.reference, surroundings)
+        if not isinstance(stage, ThinkSft):
+            continue
         if stage.reflection == "template":
             check_phrases(stage, program, source)
         elif not can_write(recipe.judge):

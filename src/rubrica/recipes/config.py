@@ -179,3 +179,10 @@ class Recipe(Config):
     """What is done, in order."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What is measured."""
+
+    @model_validator(mode="after")
+    def _one_think_sft(self) -> Self:
+        count = sum(isinstance(stage, ThinkSft) for stage in self.stages)
+        if count > 1:
+            raise ValueError(f"stages: think-sft stands {count} times; expected it once at most")
+        return self

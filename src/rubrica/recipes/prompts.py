@@ -73,15 +73,15 @@ def arrange(recipe: Recipe, files: LoadPrompts, lab: LoadPrompts) -> StagePrompt
 
     Raises ``UsageError`` when there are too few for think-SFT, ``DataError`` when a prompt is given for both.
     """
-    sft_stages = [stage for stage in recipe.stages if isinstance(stage, ThinkSft)]
+    think_sft = next((stage for stage in recipe.stages if isinstance(stage, ThinkSft)), None)
     grpo_stages = [stage for stage in recipe.stages if isinstance(stage, Grpo)]
     train = gather(recipe.prompts.train, files, lab)
     sft: list[Prompt] = []
     replay: list[Prompt] = []
-    for stage in sft_stages:
+    if think_sft is not None:
         pool = gather(recipe.prompts.sft, files, lab) if recipe.prompts.sft else train
-        sft = _once(pool, recipe.prompts.mix, recipe.seed, stage.examples)
-        replay = _replay(stage, files, lab, recipe.seed)
+        sft = _once(pool, recipe.prompts.mix, recipe.seed, think_sft.examples)
+        replay = _replay(think_sft, files, lab, recipe.seed)
     taken = {identity(prompt) for prompt in sft}
     if recipe.prompts.sft:
         if shared := next((prompt for prompt in train if identity(prompt) in taken), None):
