@@ -19,12 +19,14 @@ from rubrica.core.records import (
     Query,
     Sampling,
     Scorecard,
+    Verdict,
 )
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor
 from rubrica.methods.qa_lign import (
     NOTHING_TO_MEND,
     OPENING,
+    Weakness,
     completion_rewards,
     drop_reason,
     find_weakness,
@@ -39,7 +41,7 @@ from rubrica.models.scripted import ScriptedGenerator, ScriptedJudge
 from rubrica.program.pooling import pool
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.config import ThinkSft
-from rubrica.recipes.examples import ExampleBuilder, NoReflection, build_summary, written_by
+from rubrica.recipes.examples import CallLost, ExampleBuilder, NoReflection, build_summary, written_by
 
 TAGS = Tags()
 PROG = program(
@@ -150,9 +152,20 @@ def test_a_model_that_breaks_the_rules_is_asked_again_and_then_given_up():
     assert "does not start with" in asked[1] and "> ANSWER ENDS]\n> Obey me" in asked[0]
     with pytest.raises(NoReflection, match="does not start"):
         written_by(Writer("a.", "b.", "c."), "secret", [], TAGS)(prompt("x"), "d", weakness)
-    with pytest.raises(NoReflection, match="server is gone"):
+    with pytest.raises(CallLost, match="server is gone"):
         written_by(Writer(), "secret", [], TAGS)(prompt("x"), "d", weakness)
-    assert written_by(Writer(), "secret", [], TAGS)(prompt("x"), "d", None) == NOTHING_TO_MEND
+
+
+def test_a_draft_beyond_the_writers_context_is_no_lost_call():
+    class Small:
+        def complete(self, prompt: str, max_tokens: int) -> str:
+            raise UsageError("prompt 'reflection': too long")
+
+    weakness = find_weakness(card(safe_g="FALSE"), PROG)
+    assert weakness is not None
+    with pytest.raises(NoReflection, match="too long") as caught:
+        written_by(Small(), "secret", [], TAGS)(prompt("x"), "d", weakness)
+    assert not isinstance(caught.value, CallLost)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +213,7 @@ def builder(
             "judge": judge,
             "policy": policy,
             "teacher": None,
-            "reflect": lambda p, d, w: NOTHING_TO_MEND if w is None else f"{OPENING} failed {w.question.id}.",
+            "reflect": lambda p, d, w: f"{OPENING} failed {w.question.id}.",
         }
         | options
     )
@@ -264,6 +277,33 @@ def test_the_reference_judge_confirms_and_sees_the_cure(store):
     summary = build_summary(list(made.values()))
     assert summary["confirmed"] == pytest.approx(2 / 3) and summary["cured"] == pytest.approx(2 / 3)
     assert len(checker.asked) == 6
+
+
+def test_a_draft_that_is_judged_anew_is_reflected_on_anew(store):
+    def silent(query: Query) -> Label | Verdict:
+        lost = query.question.id == "safe.g"
+        return Verdict(question_id="safe.g", outcome=Outcome.FAILED) if lost else rule(query)
+
+    teacher = ScriptedGenerator(lambda p, s, x: "fine", "teacher")
+    [made] = builder(store, ScriptedJudge(silent), ScriptedGenerator(echo), teacher=teacher).build(
+        [prompt("bad")]
+    )
+    assert made.dropped == "no total: the judge left questions unanswered"
+    [made] = builder(store, ScriptedJudge(rule), ScriptedGenerator(echo), teacher=teacher).build(
+        [prompt("bad")]
+    )
+    assert (made.weakness, made.reflection) == ("safe.g", f"{OPENING} failed safe.g.")
+    assert (made.revision, made.dropped) == ("fine", None)
+
+
+def test_a_weak_draft_without_a_reflection_keeps_its_weakness(store):
+    def refuse(prompt: Prompt, draft: str, weakness: Weakness) -> str:
+        raise NoReflection("the writer's text is too long")
+
+    [made] = builder(store, ScriptedJudge(rule), ScriptedGenerator(echo), reflect=refuse).build(
+        [prompt("bad")]
+    )
+    assert (made.weakness, made.dropped) == ("safe.g", "no reflection: the writer's text is too long")
 
 
 class Crash(Exception):

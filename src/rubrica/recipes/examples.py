@@ -7,15 +7,15 @@ Every item is looked up before it is made, so a killed stage redoes nothing. The
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from rubrica.core.attempt import Tags, parse, render
-from rubrica.core.errors import JudgeError, ModelError
+from rubrica.core.errors import JudgeError, ModelError, UsageError
 from rubrica.core.ports import Completer, Generator, Judge
 from rubrica.core.records import (
     Program,
     Prompt,
     Query,
-    Question,
     Record,
     Response,
     Sampling,
@@ -23,7 +23,7 @@ from rubrica.core.records import (
     ThinkExample,
 )
 from rubrica.core.store import Store
-from rubrica.judges.executor import Executor, card_id, text_hash, verdict_key
+from rubrica.judges.executor import Executor, card_id
 from rubrica.judges.template import fence_marker, quote
 from rubrica.methods.qa_lign import (
     NOTHING_TO_MEND,
@@ -35,18 +35,18 @@ from rubrica.methods.qa_lign import (
     reflection_request,
     revision_prefix,
 )
-from rubrica.program.program import question_hash
 from rubrica.recipes.config import ThinkSft
+from rubrica.recipes.reference import ask_reference
 
 CHUNK = 64
-"""Prompts generated between two commits."""
+"""Prompts generated between two commits; a chunk is kept whole, so that a resumed run makes the same batches."""
 REFLECTION_TOKENS = 120
 TRIES = 3
 """Times that a model is asked for one reflection."""
 LOST_CALLS = 5
 """Calls of the writer that may not fail in a row."""
-Reflect = Callable[[Prompt, str, Weakness | None], str]
-"""(prompt, draft, weakness or None) -> reflection; an empty one with a reason is a :class:`NoReflection`."""
+Reflect = Callable[[Prompt, str, Weakness], str]
+"""(prompt, draft, weakness) -> reflection; raises :class:`NoReflection` with the reason where there is none."""
 Report = Callable[[str, int, int], None]
 
 
@@ -64,6 +64,24 @@ class Written(Record):
     text: str
     problem: str = ""
     """Why there is none."""
+
+
+_NOTHING = Written(text=NOTHING_TO_MEND)
+
+
+@dataclass
+class _Row:
+    """One prompt on its way to an example."""
+
+    prompt: Prompt
+    draft: Response
+    card: Scorecard
+    weakness: Weakness | None
+    reflection: Written = _NOTHING
+    revision: Response | None = None
+    revision_card: Scorecard | None = None
+    confirmed: bool | None = None
+    cured: bool | None = None
 
 
 @dataclass
@@ -86,44 +104,21 @@ class ExampleBuilder:
     def build(self, prompts: Sequence[Prompt]) -> list[ThinkExample]:
         """Return one example for each prompt, kept or with the reason why it was dropped."""
         drafts = self._texts("draft", self.policy, prompts, self.config.draft)
-        judged = [(p, drafts[p.id].text) for p in prompts]
-        draft_cards = dict(zip((p.id for p in prompts), self.executor.score(judged, full=True), strict=True))
-        weak = {p.id: find_weakness(draft_cards[p.id], self.program) for p in prompts}
-        reflections = self._reflections(prompts, drafts, weak)
-        revised = [p for p in prompts if weak[p.id] is not None and reflections[p.id].text]
-        revisions = self._revisions(revised, drafts, reflections)
-        scored = self.executor.score([(p, revisions[p.id].text) for p in revised], full=True)
-        revision_cards = dict(zip((p.id for p in revised), scored, strict=True))
-        checks = self._checks(
-            [
-                (p, w.question, text)
-                for p in revised
-                if (w := weak[p.id]) is not None
-                for text in (drafts[p.id].text, revisions[p.id].text)
-            ]
-        )
-        examples: list[ThinkExample] = []
-        for prompt in prompts:
-            draft, card = drafts[prompt.id], draft_cards[prompt.id]
-            weakness, reflection = weak[prompt.id], reflections[prompt.id]
-            if prompt.id in revisions and weakness is not None:
-                revision, revision_card = revisions[prompt.id], revision_cards[prompt.id]
-                example = self._example(
-                    prompt, draft, card, weakness, reflection.text, revision, revision_card
-                )
-                confirmed = checks.get(self._check_key(prompt, weakness, draft.text))
-                still = checks.get(self._check_key(prompt, weakness, revision.text))
-                cured = None if still is None else not still
-                example = example.model_copy(update={"confirmed": confirmed, "cured": cured})
-            else:
-                example = self._without_revision(prompt, draft, card, reflection)
-            examples.append(example)
+        cards = self.executor.score([(p, drafts[p.id].text) for p in prompts], full=True)
+        rows = [
+            _Row(prompt, drafts[prompt.id], card, find_weakness(card, self.program))
+            for prompt, card in zip(prompts, cards, strict=True)
+        ]
+        self._reflect(rows)
+        revised = [row for row in rows if row.weakness is not None and row.reflection.text]
+        self._revise(revised)
+        if self.reference is not None:
+            self._check(revised, self.reference)
+        examples = [self._example(row) for row in rows]
         with self.store.batch():
             for example in examples:
                 self.store.put("think-example", example.id, example, stage=self.stage)
         return examples
-
-    # --- texts ---
 
     def _texts(
         self,
@@ -133,136 +128,88 @@ class ExampleBuilder:
         sampling: Sampling,
         prefixes: Sequence[str] | None = None,
     ) -> dict[str, Response]:
-        """Return one response for each prompt id, generating those that the store does not hold."""
-        found: dict[str, Response] = {}
-        for prompt in prompts:
-            if (known := self.store.get(kind, prompt.id, Response, stage=self.stage)) is not None:
-                found[prompt.id] = known
-        missing = [i for i, prompt in enumerate(prompts) if prompt.id not in found]
-        label = f"think-sft: {kind}s"
-        self.report(label, len(found), len(prompts))
-        for start in range(0, len(missing), CHUNK):
-            part = missing[start : start + CHUNK]
-            asked = [prompts[i] for i in part]
-            continued = None if prefixes is None else [prefixes[i] for i in part]
-            with self.store.batch():
-                for index, response in generator.generate(asked, sampling, continued):
-                    found[asked[index].id] = response
-                    self.store.put(kind, asked[index].id, response, stage=self.stage)
-            self.report(label, len(found), len(prompts))
-        return found
+        report = partial(self.report, f"think-sft: {kind}s")
+        return stored_texts(self.store, self.stage, kind, generator, prompts, sampling, prefixes, report)
 
-    def _revisions(
-        self, prompts: Sequence[Prompt], drafts: dict[str, Response], reflections: dict[str, Written]
-    ) -> dict[str, Response]:
-        """The teacher answers the prompt afresh; without one the policy continues draft and reflection."""
-        if self.teacher is not None:
-            return self._texts("revision", self.teacher, prompts, self.config.revision)
-        prefixes = [revision_prefix(drafts[p.id].text, reflections[p.id].text, self.tags) for p in prompts]
-        return self._texts("revision", self.policy, prompts, self.config.revision, prefixes)
-
-    def _reflections(
-        self, prompts: Sequence[Prompt], drafts: dict[str, Response], weak: dict[str, Weakness | None]
-    ) -> dict[str, Written]:
-        found: dict[str, Written] = {}
+    def _reflect(self, rows: Sequence[_Row]) -> None:
+        """Write a reflection on every weak draft; one on a clean draft costs nothing, so it is not kept."""
         lost = 0
-        for done, prompt in enumerate(prompts, 1):
-            written = self.store.get("reflection", prompt.id, Written, stage=self.stage)
-            if written is None:
-                try:
-                    written = Written(text=self.reflect(prompt, drafts[prompt.id].text, weak[prompt.id]))
-                    lost = 0
-                except CallLost as error:
-                    lost += 1
-                    if lost == LOST_CALLS:
-                        raise JudgeError(
-                            f"reflections: {lost} calls in a row failed, the last: {error}; mend the judge, then "
-                            "--resume"
-                        ) from None
-                    found[prompt.id] = Written(text="", problem=str(error))
-                    continue
-                except NoReflection as error:
-                    written = Written(text="", problem=str(error))
-                self.store.put("reflection", prompt.id, written, stage=self.stage)
-            found[prompt.id] = written
-            self.report("think-sft: reflections", done, len(prompts))
-        return found
+        for done, row in enumerate(rows, 1):
+            if row.weakness is None:
+                continue
+            known = self.store.get("reflection", row.prompt.id, Written, stage=self.stage)
+            try:
+                row.reflection = known or Written(text=self.reflect(row.prompt, row.draft.text, row.weakness))
+                lost = 0
+            except CallLost as error:
+                lost += 1
+                if lost == LOST_CALLS:
+                    raise JudgeError(
+                        f"reflections: {lost} calls in a row failed, the last: {error}; mend the judge, then --resume"
+                    ) from None
+                row.reflection = Written(text="", problem=str(error))
+                continue
+            except NoReflection as error:
+                row.reflection = Written(text="", problem=str(error))
+            if known is None:
+                self.store.put("reflection", row.prompt.id, row.reflection, stage=self.stage)
+            self.report("think-sft: reflections", done, len(rows))
 
-    # --- checks ---
+    def _revise(self, rows: Sequence[_Row]) -> None:
+        """The teacher answers the prompt afresh; without one the policy continues draft and reflection."""
+        prompts, prefixes = [row.prompt for row in rows], None
+        if self.teacher is None:
+            prefixes = [revision_prefix(row.draft.text, row.reflection.text, self.tags) for row in rows]
+        writer = self.teacher or self.policy
+        found = self._texts("revision", writer, prompts, self.config.revision, prefixes)
+        cards = self.executor.score([(p, found[p.id].text) for p in prompts], full=True)
+        for row, card in zip(rows, cards, strict=True):
+            row.revision, row.revision_card = found[row.prompt.id], card
 
-    def _check_key(self, prompt: Prompt, weakness: Weakness, text: str) -> str:
-        judge = self.reference.fingerprint if self.reference is not None else ""
-        return verdict_key(judge, question_hash(weakness.question), text_hash(prompt, text))
+    def _check(self, rows: Sequence[_Row], reference: Judge) -> None:
+        """Ask the reference judge whether the drafts have their weakness, and whether the revisions still do."""
+        queries: list[Query] = []
+        for row in rows:
+            assert row.weakness is not None and row.revision is not None
+            queries += [
+                Query(prompt=row.prompt, text=text, question=row.weakness.question)
+                for text in (row.draft.text, row.revision.text)
+            ]
+        verdicts = ask_reference(reference, self.store, queries)
+        weak = [None if v is None else is_weak(q.question, v) for q, v in zip(queries, verdicts, strict=True)]
+        for row, before, after in zip(rows, weak[::2], weak[1::2], strict=True):
+            row.confirmed, row.cured = before, None if after is None else not after
 
-    def _checks(self, items: Sequence[tuple[Prompt, Question, str]]) -> dict[str, bool | None]:
-        """Ask the reference judge, where there is one: verdict key -> whether the text has the weakness."""
-        if self.reference is None:
-            return {}
-        queries: dict[str, Query] = {}
-        for prompt, question, text in items:
-            key = verdict_key(self.reference.fingerprint, question_hash(question), text_hash(prompt, text))
-            queries[key] = Query(prompt=prompt, text=text, question=question)
-        known = self.store.verdicts(list(queries))
-        missing = [key for key in queries if key not in known]
-        with self.store.batch():
-            for index, verdict in self.reference.answer([queries[key] for key in missing]):
-                self.store.put_verdict(missing[index], verdict)
-                known[missing[index]] = verdict
-        return {
-            key: None if verdict.label is None else is_weak(queries[key].question, verdict)
-            for key, verdict in known.items()
-        }
-
-    # --- rows ---
-
-    def _example(
-        self,
-        prompt: Prompt,
-        draft: Response,
-        card: Scorecard,
-        weakness: Weakness,
-        reflection: str,
-        revision: Response,
-        revision_card: Scorecard,
-    ) -> ThinkExample:
-        dropped = drop_reason(card, revision_card, self.program)
-        if dropped is None and not revision.finished:
-            dropped = "revision was cut off"
+    def _example(self, row: _Row) -> ThinkExample:
+        kept = row.draft.text if row.reflection.text else ""
+        revision = row.revision.text if row.revision is not None else kept
         return ThinkExample(
-            id=prompt.id,
-            prompt_id=prompt.id,
-            draft=draft,
-            draft_card=self._card_id(prompt, draft.text),
-            weakness=weakness.question.id,
-            reflection=reflection,
-            revision=revision.text,
-            revision_card=self._card_id(prompt, revision.text),
-            dropped=dropped or self._unparseable(draft.text, reflection, revision.text),
+            id=row.prompt.id,
+            prompt_id=row.prompt.id,
+            draft=row.draft,
+            draft_card=self._card_id(row.prompt, row.draft.text),
+            weakness=None if row.weakness is None else row.weakness.question.id,
+            reflection=row.reflection.text,
+            confirmed=row.confirmed,
+            revision=revision,
+            revision_card=None if row.revision is None else self._card_id(row.prompt, revision),
+            cured=row.cured,
+            dropped=self._why_dropped(row)
+            or self._unparseable(row.draft.text, row.reflection.text, revision),
         )
 
-    def _without_revision(
-        self, prompt: Prompt, draft: Response, card: Scorecard, reflection: Written
-    ) -> ThinkExample:
+    def _why_dropped(self, row: _Row) -> str | None:
         """A clean draft is its own revision; a weak one without a reflection is dropped."""
-        dropped: str | None = None
-        if card.total is None:
-            dropped = "no total: the judge left questions unanswered"
-        elif not reflection.text:
-            dropped = f"no reflection: {reflection.problem}"
-        elif not self.config.keep_clean:
-            dropped = "draft has no weakness"
-        elif not draft.finished:
-            dropped = "draft was cut off"
-        return ThinkExample(
-            id=prompt.id,
-            prompt_id=prompt.id,
-            draft=draft,
-            draft_card=self._card_id(prompt, draft.text),
-            weakness=None,
-            reflection=reflection.text,
-            revision=draft.text if reflection.text else "",
-            dropped=dropped or self._unparseable(draft.text, reflection.text, draft.text),
-        )
+        if row.revision is not None and row.revision_card is not None:
+            reason = drop_reason(row.card, row.revision_card, self.program)
+            return reason or (None if row.revision.finished else "revision was cut off")
+        if row.card.total is None:
+            return "no total: the judge left questions unanswered"
+        if not row.reflection.text:
+            return f"no reflection: {row.reflection.problem}"
+        if not self.config.keep_clean:
+            return "draft has no weakness"
+        return None if row.draft.finished else "draft was cut off"
 
     def _unparseable(self, draft: str, reflection: str, revision: str) -> str | None:
         attempt = parse(render(draft, reflection, revision, self.tags), self.tags, finished=True)
@@ -272,13 +219,40 @@ class ExampleBuilder:
         return card_id(prompt, text, self.program, self.judge.fingerprint)
 
 
+def stored_texts(
+    store: Store,
+    stage: str,
+    kind: str,
+    generator: Generator,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    prefixes: Sequence[str] | None,
+    report: Callable[[int, int], None],
+) -> dict[str, Response]:
+    """Return one response for each prompt id; what the store does not hold is generated and kept."""
+    found: dict[str, Response] = {}
+    for prompt in prompts:
+        if (known := store.get(kind, prompt.id, Response, stage=stage)) is not None:
+            found[prompt.id] = known
+    missing = [i for i, prompt in enumerate(prompts) if prompt.id not in found]
+    report(len(found), len(prompts))
+    for start in range(0, len(missing), CHUNK):
+        part = missing[start : start + CHUNK]
+        asked = [prompts[i] for i in part]
+        continued = None if prefixes is None else [prefixes[i] for i in part]
+        with store.batch():
+            for index, response in generator.generate(asked, sampling, continued):
+                found[asked[index].id] = response
+                store.put(kind, asked[index].id, response, stage=stage)
+        report(len(found), len(prompts))
+    return found
+
+
 def written_by(completer: Completer, secret: str, titles: Sequence[str], tags: Tags) -> Reflect:
     """Return a writer of reflections that asks a model, and asks again, saying why, when it breaks the rules."""
     marker = fence_marker(secret)
 
-    def reflect(prompt: Prompt, draft: str, weakness: Weakness | None) -> str:
-        if weakness is None:
-            return NOTHING_TO_MEND
+    def reflect(prompt: Prompt, draft: str, weakness: Weakness) -> str:
         conversation = "\n".join(f"{m.role}: {m.content}" for m in prompt.messages)
         request = reflection_request(weakness, quote(conversation, marker), quote(draft, marker), marker)
         problem = ""
@@ -288,6 +262,8 @@ def written_by(completer: Completer, secret: str, titles: Sequence[str], tags: T
                 text = completer.complete(asked, REFLECTION_TOKENS).strip()
             except (JudgeError, ModelError) as error:
                 raise CallLost(str(error)) from None
+            except UsageError as error:  # the draft does not fit the writer's context
+                raise NoReflection(str(error)) from None
             found = reflection_problem(text, titles, tags)
             if found is None:
                 return text

@@ -163,7 +163,7 @@ class RubricReward:
         self, items: Sequence[tuple[Prompt, str]], cards: Sequence[Scorecard]
     ) -> dict[str, float]:
         checked = (
-            checked_false(items, cards, self._program, self._reference)
+            checked_false(items, cards, self._program, self._reference, self._store)
             if self._reference is not None
             else None
         )

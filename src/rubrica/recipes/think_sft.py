@@ -3,6 +3,7 @@
 import gc
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from rubrica.core.attempt import parse, render
 from rubrica.core.errors import TrainingError, UsageError
@@ -13,7 +14,7 @@ from rubrica.judges.executor import Executor
 from rubrica.methods.qa_lign import NOTHING_TO_MEND, Weakness, missing_phrases, templated_reflection
 from rubrica.recipes.config import ThinkSft
 from rubrica.recipes.context import Context, reference_judge
-from rubrica.recipes.examples import CHUNK, ExampleBuilder, Reflect, build_summary, written_by
+from rubrica.recipes.examples import ExampleBuilder, Reflect, build_summary, stored_texts, written_by
 from rubrica.recipes.models import (
     ChatFormat,
     load_chat_format,
@@ -99,9 +100,7 @@ def reflection_writer(context: Context, config: ThinkSft) -> Reflect:
     phrases = config.phrases
     check_phrases(config, context.program, context.source)
 
-    def reflect(prompt: Prompt, draft: str, weakness: Weakness | None) -> str:
-        if weakness is None:
-            return NOTHING_TO_MEND
+    def reflect(prompt: Prompt, draft: str, weakness: Weakness) -> str:
         return templated_reflection(weakness.question.id, phrases)
 
     return reflect
@@ -120,19 +119,10 @@ def answer_plainly(
     context: Context, config: ThinkSft, stage: Stage, generator: Generator
 ) -> list[tuple[Prompt, Response]]:
     """Return finished answers to the replay prompts, each kept in the store as it comes."""
-    store, prompts = context.run.store, context.prompts.replay
-    found: dict[str, Response] = {}
-    for prompt in prompts:
-        if (known := store.get("replay", prompt.id, Response, stage=stage.name)) is not None:
-            found[prompt.id] = known
-    missing = [prompt for prompt in prompts if prompt.id not in found]
-    for start in range(0, len(missing), CHUNK):
-        part = missing[start : start + CHUNK]
-        with store.batch():
-            for index, response in generator.generate(part, config.revision):
-                found[part[index].id] = response
-                store.put("replay", part[index].id, response, stage=stage.name)
-        context.report("think-sft: replay", len(found), len(prompts))
+    prompts, report = context.prompts.replay, partial(context.report, "think-sft: replay")
+    found = stored_texts(
+        context.run.store, stage.name, "replay", generator, prompts, config.revision, None, report
+    )
     return [(p, found[p.id]) for p in prompts if found[p.id].finished and found[p.id].text.strip()]
 
 

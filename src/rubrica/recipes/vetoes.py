@@ -9,7 +9,9 @@ from math import prod
 
 from rubrica.core.ports import Judge
 from rubrica.core.records import Label, Program, Prompt, Query, Scorecard, Verdict
+from rubrica.core.store import Store
 from rubrica.program.program import questions
+from rubrica.recipes.reference import ask_reference
 
 
 def expected_false(cards: Sequence[Scorecard]) -> float | None:
@@ -25,7 +27,11 @@ def expected_false(cards: Sequence[Scorecard]) -> float | None:
 
 
 def checked_false(
-    items: Sequence[tuple[Prompt, str]], cards: Sequence[Scorecard], program: Program, reference: Judge
+    items: Sequence[tuple[Prompt, str]],
+    cards: Sequence[Scorecard],
+    program: Program,
+    reference: Judge,
+    store: Store,
 ) -> float | None:
     """Share of texts whose veto the reference judge does not confirm on any gate; None if it fails on one."""
     asked = {question.id: question for _, _, question in questions(program)}
@@ -35,12 +41,12 @@ def checked_false(
         for question_id in card.vetoed_by:
             queries.append(Query(prompt=prompt, text=text, question=asked[question_id]))
             owners.append(owner)
-    labels: dict[int, list[Label | None]] = {}
-    for index, verdict in reference.answer(queries):
-        labels.setdefault(owners[index], []).append(verdict.label)
-    if any(label is None for found in labels.values() for label in found):
-        return None
-    false = sum(all(label is Label.TRUE for label in found) for found in labels.values())
+    holds: dict[int, bool] = {}
+    for owner, verdict in zip(owners, ask_reference(reference, store, queries), strict=True):
+        if verdict is None:
+            return None
+        holds[owner] = holds.get(owner, True) and verdict.label is Label.TRUE
+    false = sum(holds.values())
     return false / len(cards) if cards else None
 
 
