@@ -9,14 +9,15 @@ from pathlib import Path
 SRC = Path(__file__).parents[1] / "src"
 ROOT = SRC / "rubrica"
 LOW = {"core", "program"}
-FREE = {"chat", "checkpoint", "losses"}
-"""Single modules below every layer: a chat endpoint, loading a checkpoint, losses."""
+FREE = {"chat", "checkpoint", "control", "losses"}
+"""Single modules below every layer: a chat endpoint, loading a checkpoint, control tokens, losses."""
 RUNS = LOW | FREE | {"models", "judges", "methods", "train", "evals", "engines", "lab"}
 ALLOWED = {
     "core": set(),
     "losses": set(),
     "chat": {"core"},
     "checkpoint": {"core"},
+    "control": set(),
     "program": {"core"},
     "models": {"core"} | FREE,
     "judges": LOW | FREE,

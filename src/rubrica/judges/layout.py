@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from pydantic import Field, field_validator
 
+from rubrica.control import ControlTokens
 from rubrica.core.config import Config, content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.records import Label, Query
@@ -116,8 +117,7 @@ class Encoder:
         self._tokenizer = tokenizer
         control = {text: token for text, token in tokenizer.get_added_vocab().items() if text.strip()}
         self.control_ids = frozenset(control.values())
-        longest_first = sorted(control, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, longest_first))) if control else None
+        self._control = ControlTokens(control)
         self._known: dict[tuple[Piece, ...], tuple[int, ...]] = {}
 
     def encode(self, pieces: tuple[Piece, ...], *, keep: bool = False) -> tuple[int, ...]:
@@ -135,29 +135,11 @@ class Encoder:
         if piece.trusted:
             return self._tokenizer.encode(piece.text, add_special_tokens=False, split_special_tokens=False)
         ids: list[int] = []
-        for text in self._broken(piece.text):
+        for text in self._control.cut(piece.text):
             ids += self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        if self._control and not self.control_ids.isdisjoint(ids):
+        if not self.control_ids.isdisjoint(ids):
             ids = [token for token in ids if token not in self.control_ids]
         return ids
-
-    def _broken(self, text: str) -> list[str]:
-        """Cut ``text`` after the first character of everything that spells a control token."""
-        if not text:
-            return []
-        if self._control is None:
-            return [text]
-        # looked for at every position: tokens may overlap ("<|<|end|>")
-        cuts = [at + 1 for at in self._starts(text)]
-        return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True) if a < b]
-
-    def _starts(self, text: str) -> list[int]:
-        assert self._control is not None
-        starts, at = [], 0
-        while found := self._control.search(text, at):
-            starts.append(found.start())
-            at = found.start() + 1
-        return starts
 
 
 def lab_layout(card: JudgeCard) -> Layout:

@@ -8,6 +8,8 @@ from typing import Literal, Protocol, cast
 import torch
 
 from rubrica.checkpoint import checkpoint_folder, context_length, load_checkpoint
+from rubrica.control import ChatTokenizer as Templated
+from rubrica.control import chat_control
 from rubrica.core.config import content_hash
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.records import Prompt, Response, Sampling
@@ -16,10 +18,9 @@ from rubrica.models.decoding import Completion, Decoder, Pick, decode, greedy, s
 Template = Literal["chat", "plain"]
 
 
-class ChatTokenizer(Protocol):
+class ChatTokenizer(Templated, Protocol):
     """What the generator needs of a ``transformers`` tokenizer."""
 
-    chat_template: str | None
     eos_token_id: int | None
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -28,17 +29,13 @@ class ChatTokenizer(Protocol):
     def decode(self, ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
         """Text of token ids."""
 
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: Literal[False], add_generation_prompt: bool
-    ) -> str:
-        """Render a conversation."""
-
 
 class HFGenerator:
     """Implements :class:`rubrica.core.ports.Generator` with a folder, a hub id or a loaded model.
 
     ``template``: ``chat`` renders with the tokenizer's chat template; ``plain`` puts the turns one below the
-    other, for models without one. ``batch_size`` counts completions that are decoded together.
+    other, for models without one. ``batch_size`` counts completions that are decoded together. What prompts and
+    prefixes spell can produce no control token.
     """
 
     def __init__(
@@ -74,7 +71,7 @@ class HFGenerator:
                 "give it one (chat_template.jinja), or use template='plain'"
             )
         self._tokenizer, self._batch_size, self._template = found, batch_size, template
-        self._stop = stop_ids(self._model, found)
+        self._stop, self._control = stop_ids(self._model, found), chat_control(found)
 
     @property
     def name(self) -> str:
@@ -97,7 +94,7 @@ class HFGenerator:
                 f"generator {self._name}: {len(starts)} prefixes for {len(prompts)} prompts; expected one each"
             )
         heads = [self._encode(self.render(prompt)) for prompt in prompts]
-        tails = [self._encode(start) if start else [] for start in starts]
+        tails = [self._encode(self._control.disarm(start)) for start in starts]
         self._check_lengths(prompts, heads, tails, sampling.max_tokens)
         seen: Counter[str] = Counter()
         keys = []
@@ -116,7 +113,7 @@ class HFGenerator:
 
     def render(self, prompt: Prompt) -> str:
         """Text that stands before the answer."""
-        turns = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        turns = [{"role": m.role, "content": self._control.disarm(m.content)} for m in prompt.messages]
         if self._template == "plain":
             return "\n\n".join(turn["content"] for turn in turns) + "\n\n"
         return self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

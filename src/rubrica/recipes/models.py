@@ -6,6 +6,7 @@ drop what stands before a think tag, so none ever is.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -14,6 +15,7 @@ from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from rubrica.checkpoint import checkpoint_folder, context_length
+from rubrica.control import ControlTokens, chat_control
 from rubrica.core.attempt import Tags, parse, render
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.ports import Generator
@@ -48,12 +50,17 @@ class ChatFormat:
     context: int | None
     """Longest sequence in tokens, where the model says."""
 
+    @cached_property
+    def control(self) -> ControlTokens:
+        """Tokens that no prompt and no completion may spell."""
+        return chat_control(self.tokenizer)
+
     def render(self, prompt: Prompt) -> str:
         """Return the text whose tokens are the prompt's, up to where the answer begins.
 
         A begin token that both template and tokenizer would add is left to the tokenizer.
         """
-        messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
+        messages = [{"role": m.role, "content": self.control.disarm(m.content)} for m in prompt.messages]
         try:
             text = str(
                 self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -80,7 +87,7 @@ class ChatFormat:
     def completion_ids(self, completion: str) -> list[int]:
         """Return the ids of a completion and the token that ends it."""
         return [
-            *self.tokenizer(completion, add_special_tokens=False)["input_ids"],
+            *self.tokenizer(self.control.disarm(completion), add_special_tokens=False)["input_ids"],
             self.tokenizer.eos_token_id,
         ]
 
