@@ -18,7 +18,8 @@ from rubrica.core.records import Message, Prompt
 from rubrica.core.run import Stage
 from rubrica.recipes.config import Grpo, Recipe
 from rubrica.recipes.grpo import fast_rollouts, grpo_size
-from rubrica.recipes.models import ChatFormat, load_chat_format, open_writer
+from rubrica.recipes.models import ChatFormat, load_chat_format
+from rubrica.recipes.writer import open_writer
 from rubrica.train.arguments import Numerics
 from rubrica.train.callbacks import newest_checkpoint
 from rubrica.train.grpo import Completion, LogMetric, PromptRow, grpo_arguments, train_grpo

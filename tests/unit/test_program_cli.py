@@ -111,6 +111,10 @@ def test_diff_says_what_is_judged_again(tmp_path: Path, capsys: pytest.CaptureFi
             ("program", "compile", "hhh", "--judge", "openai:m@http://x", "-o", "no/p.yaml"),
             "its folder does not",
         ),
+        (
+            ("program", "compile", "hhh", "--judge", "openai:m@http://x", "-o", "My program.yaml"),
+            "program name 'my program': expected small letters",
+        ),
     ],
 )
 def test_wrong_use_exits_2(capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], words: str) -> None:

@@ -1,6 +1,5 @@
 """``rubrica program``: write, look at and look after programs."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -29,20 +28,20 @@ _SIGNS: "Final[dict[Part, tuple[str, str]]]" = {
     "changed": ("~", "yellow"),
     "unchanged": (" ", ""),
 }
-_SERVER: Final = re.compile(r"openai:(?P<model>\S+?)@(?P<url>https?://\S+)")
 
 
 def _writer(spec: str) -> "Completer":
     from rubrica.core.errors import UsageError
+    from rubrica.judges.factory import server_of
 
-    found = _SERVER.fullmatch(spec.strip())
-    if not found:
+    server = server_of(spec)
+    if server is None:
         raise UsageError(
             f"--judge {spec!r}: expected openai:MODEL@URL, for example openai:my-model@http://localhost:8000/v1"
         )
     from rubrica.models.server import ServerGenerator
 
-    return ServerGenerator(found["model"], found["url"])
+    return ServerGenerator(*server)
 
 
 @app.command()

@@ -10,7 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=False, pattern=r"\S")]
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+SLUG = r"^[a-z0-9][a-z0-9_.-]*$"
+Slug = Annotated[str, StringConstraints(pattern=SLUG)]
 
 
 class Record(BaseModel):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -40,6 +41,19 @@ class JudgeConfig(Config):
     """Servers: environment variable that holds the key; a server without keys needs none."""
 
 
+class Server(NamedTuple):
+    """What ``openai:MODEL@URL`` names."""
+
+    model: str
+    url: str
+
+
+def server_of(spec: str) -> Server | None:
+    """Return the server that ``spec`` names, or None for a spec of another kind."""
+    found = _SERVER.fullmatch(spec.strip())
+    return Server(found["model"], found["url"]) if found else None
+
+
 def make_judge(
     config: str | JudgeConfig, *, secret: str, builtin: Mapping[str, Callable[[], Judge]]
 ) -> Judge:
@@ -54,8 +68,8 @@ def make_judge(
     spec = config.spec.strip()
     if spec in builtin:
         return builtin[spec]()
-    if server := _SERVER.fullmatch(spec):
-        return _server(server["model"], server["url"], config, secret)
+    if server := server_of(spec):
+        return _server(server, config, secret)
     from rubrica.judges.local import LocalJudge  # torch, only where it is used
 
     return LocalJudge.load(spec.partition(":")[2], batch_tokens=config.batch_tokens, secret=secret)
@@ -70,19 +84,18 @@ def check_spec(config: str | JudgeConfig, builtin: Collection[str]) -> None:
     if kind != "openai":
         known = [*builtin, "local:", "openai:"]
         raise UsageError(f"judge {spec!r}: no such judge{nearest(spec, known)}; expected one of {EXAMPLES}")
-    if not _SERVER.fullmatch(spec):
+    if not server_of(spec):
         raise UsageError(
             f"judge {spec!r}: expected openai:MODEL@URL with a full URL, "
             "for example openai:my-model@http://localhost:8000/v1"
         )
 
 
-def _server(model: str, url: str, config: JudgeConfig, secret: str) -> Judge:
+def _server(server: Server, config: JudgeConfig, secret: str) -> Judge:
     from rubrica.judges.server import ServerJudge  # the HTTP client takes half a second to import
 
     return ServerJudge(
-        model,
-        url,
+        *server,
         secret=secret,
         api_key_env=config.api_key_env,
         mode=config.mode,

@@ -13,9 +13,10 @@ from itertools import count
 from pydantic import Field
 
 from rubrica.core.config import Config, Json
-from rubrica.core.errors import ModelError
+from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.ports import Completer
 from rubrica.core.records import (
+    SLUG,
     Clause,
     Constitution,
     ConstitutionPrinciple,
@@ -81,9 +82,13 @@ def compile_program(
 ) -> tuple[Program, CompileReport]:
     """Ask ``completer`` for dimensions and questions, keep what stands, and report the rest.
 
-    Raises ``ModelError`` when a principle gets no usable question: a program that silently lacks a principle
-    would reward what the principle forbids.
+    Raises ``UsageError``, before anything is asked, for a name that no program may have, and ``ModelError`` when a
+    principle gets no usable question: a program that silently lacks a principle would reward what it forbids.
     """
+    if not re.fullmatch(SLUG, name):
+        raise UsageError(
+            f"program name {name!r}: expected small letters, digits and . _ - behind a letter or digit; choose another"
+        )
     work = _Compiler(completer, config or CompileConfig(), progress)
     principles = tuple(work.principle(principle) for principle in constitution.principles)
     program = Program(name=name, constitution=constitution.name, principles=principles)

@@ -14,9 +14,10 @@ from rubrica.recipes.config import Grpo, Recipe, ThinkSft
 from rubrica.recipes.context import Surroundings
 from rubrica.recipes.examples import REFLECTION_TOKENS
 from rubrica.recipes.grpo import grpo_size
-from rubrica.recipes.models import can_write, load_chat_format, model_folder
+from rubrica.recipes.models import load_chat_format, model_folder
 from rubrica.recipes.prompts import StagePrompts
 from rubrica.recipes.think_sft import check_phrases
+from rubrica.recipes.writer import can_write
 from rubrica.train.arguments import Numerics, check_devices
 from rubrica.train.callbacks import quiet
 from rubrica.train.grpo import grpo_arguments

@@ -19,9 +19,8 @@ from rubrica.control import ControlTokens, chat_control
 from rubrica.core.attempt import Tags, parse, render
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.ports import Generator
-from rubrica.core.records import Message, Prompt, Sampling
+from rubrica.core.records import Prompt
 from rubrica.core.run import Stage
-from rubrica.judges.factory import JudgeConfig
 from rubrica.models.hf import HFGenerator
 from rubrica.recipes.config import ModelSource
 from rubrica.recipes.context import Context, Surroundings, Weights
@@ -200,43 +199,6 @@ def open_generator(folder: Path, dtype: str, chat_template: str | None = None) -
     """Load a model that writes drafts or revisions."""
     chat = load_chat_format(folder, chat_template)
     return HFGenerator(folder, chat.tokenizer, dtype=dtype, name=str(folder))
-
-
-class JudgeWriter:
-    """The judge's model as a writer; implements :class:`rubrica.core.ports.Completer`."""
-
-    def __init__(self, generator: Generator) -> None:
-        self._generator = generator
-
-    def complete(self, prompt: str, max_tokens: int) -> str:
-        """Return the likeliest answer to ``prompt``; ``ModelError`` if it was cut off."""
-        asked = Prompt(id="reflection", messages=(Message(role="user", content=prompt),))
-        sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
-        for _, response in self._generator.generate([asked], sampling):
-            return response.text
-        raise ModelError(
-            f"{self._generator.name}: gave no answer; use another judge, or reflection: template"
-        )
-
-
-def can_write(judge: str | JudgeConfig) -> bool:
-    """Tell whether behind a judge's spec stands a chat model, which can put reflections into words."""
-    kind, _, rest = (judge if isinstance(judge, str) else judge.spec).strip().partition(":")
-    return bool(rest) and (kind == "local" or (kind == "openai" and "@" in rest))
-
-
-def open_writer(judge: str | JudgeConfig) -> JudgeWriter:
-    """Return the writer behind a judge's spec; ``UsageError`` for a judge that is no chat model."""
-    config = judge if isinstance(judge, JudgeConfig) else JudgeConfig(spec=judge)
-    if not can_write(config):
-        raise UsageError(f"reflection: judge {config.spec!r} cannot write; use reflection: template")
-    kind, _, rest = config.spec.strip().partition(":")
-    if kind == "local":
-        return JudgeWriter(open_generator(checkpoint_folder(rest), "auto"))
-    model, _, url = rest.rpartition("@")
-    from rubrica.models.server import ServerGenerator  # the HTTP client takes half a second to import
-
-    return JudgeWriter(ServerGenerator(model, url))
 
 
 def training_start(context: Context) -> Start:

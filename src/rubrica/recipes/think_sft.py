@@ -20,9 +20,9 @@ from rubrica.recipes.models import (
     load_chat_format,
     model_folder,
     open_generator,
-    open_writer,
     training_start,
 )
+from rubrica.recipes.writer import open_writer
 from rubrica.train.sft import TokenRow, train_sft
 
 

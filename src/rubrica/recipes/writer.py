@@ -1,0 +1,60 @@
+"""Who puts a weakness into words: the model behind a judge's spec."""
+
+from rubrica.checkpoint import checkpoint_folder
+from rubrica.core.errors import ModelError, UsageError
+from rubrica.core.ports import Generator
+from rubrica.core.records import Message, Prompt, Sampling
+from rubrica.judges.factory import JudgeConfig, server_of
+
+
+class JudgeWriter:
+    """The judge's model as a writer; implements :class:`rubrica.core.ports.Completer`."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+
+    def complete(self, prompt: str, max_tokens: int) -> str:
+        """Return the likeliest answer to ``prompt``, at most ``max_tokens`` of it; what the generator raises."""
+        asked = Prompt(id="reflection", messages=(Message(role="user", content=prompt),))
+        sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
+        for _, response in self._generator.generate([asked], sampling):
+            return response.text
+        raise ModelError(
+            f"{self._generator.name}: gave no answer; use another judge, or reflection: template"
+        )
+
+
+def can_write(judge: str | JudgeConfig) -> bool:
+    """Tell whether behind a judge's spec stands a chat model, which can put reflections into words."""
+    spec = judge if isinstance(judge, str) else judge.spec
+    return server_of(spec) is not None or _local(spec) != ""
+
+
+def open_writer(judge: str | JudgeConfig) -> JudgeWriter:
+    """Return the writer behind a judge's spec; ``UsageError`` for a judge that is no chat model."""
+    config = judge if isinstance(judge, JudgeConfig) else JudgeConfig(spec=judge)
+    if server := server_of(config.spec):
+        from rubrica.models.server import ServerGenerator  # the HTTP client takes half a second to import
+
+        # ``timeout`` is for one label; a reflection is longer, so the generator's own applies
+        return JudgeWriter(
+            ServerGenerator(
+                *server,
+                api_key_env=config.api_key_env,
+                concurrency=config.concurrency,
+                retries=config.retries,
+                rpm=config.rpm,
+                tpm=config.tpm,
+            )
+        )
+    if not (path := _local(config.spec)):
+        raise UsageError(f"reflection: judge {config.spec!r} cannot write; use reflection: template")
+    from rubrica.recipes.models import open_generator
+
+    return JudgeWriter(open_generator(checkpoint_folder(path), "auto"))
+
+
+def _local(spec: str) -> str:
+    """Path or hub id of ``local:PATH``; empty for a spec of another kind."""
+    kind, _, path = spec.strip().partition(":")
+    return path if kind == "local" else ""
