@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from rubrica.core.config import content_hash, read_yaml
 from rubrica.core.errors import DataError, StorageError, UsageError
 from rubrica.core.records import Dimension, Principle, Program, Question, QuestionKind
-from rubrica.core.run import Run, Stage, write_atomic, write_json
+from rubrica.core.run import Run, Stage, write_atomic, write_json, write_jsonl
 
 
 class Recipe(BaseModel):
@@ -189,3 +189,22 @@ def test_writing_is_whole_or_not_at_all(tmp_path):
     with pytest.raises(StorageError, match="cannot be written"):
         write_atomic(tmp_path / "none" / "x.json", "{}")
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_jsonl_export(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("old")
+    rows = [Recipe(note="line\nbreak, é"), Recipe(rate=2)]
+    assert write_jsonl(path, rows) == 2
+    lines = path.read_text(encoding="utf-8").split("\n")
+    assert [Recipe.model_validate(json.loads(line)) for line in lines[:2]] == rows
+    assert lines[2:] == [""]
+
+    def stopping():
+        yield rows[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_jsonl(path, stopping())
+    assert path.read_text(encoding="utf-8").split("\n") == lines
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]

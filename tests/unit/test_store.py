@@ -1,6 +1,5 @@
 """The store on real SQLite files: what is kept, what is asked again, kills, other processes, damage."""
 
-import json
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 
 from rubrica.core.errors import StorageError, UsageError
 from rubrica.core.records import Label, Message, Outcome, Prompt, Verdict
-from rubrica.core.store import SCHEMA_VERSION, Store, write_jsonl
+from rubrica.core.store import SCHEMA_VERSION, Store
 
 
 @pytest.fixture
@@ -222,14 +221,3 @@ def test_a_finished_run_is_readable_in_a_directory_that_cannot_be_written():
         finally:
             Path(folder).chmod(0o755)
     assert done.stdout.strip() == "(1, 0)", done.stderr
-
-
-def test_jsonl_export(tmp_path):
-    path = tmp_path / "prompts.jsonl"
-    path.write_text("old")
-    rows = [prompt("a", "line\nbreak, é"), prompt("b")]
-    assert write_jsonl(path, rows) == 2
-    lines = path.read_text(encoding="utf-8").split("\n")
-    assert [Prompt.model_validate(json.loads(line)) for line in lines[:2]] == rows
-    assert lines[2:] == [""]
-    assert [p.name for p in tmp_path.iterdir()] == ["prompts.jsonl"]

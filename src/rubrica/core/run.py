@@ -10,11 +10,11 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TextIO
 
 from pydantic import BaseModel
 
@@ -29,7 +29,6 @@ _BEFORE_RECIPE = {"eval", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm"
 _BEFORE_RECIPE |= {"environment.json", "program.yaml.tmp", "environment.json.tmp", "recipe.yaml.tmp"}
 _FULL = 1 << 18
 """Free bytes below which a failed write is put down to a full disk."""
-ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class MetricRow(NamedTuple):
@@ -39,22 +38,43 @@ class MetricRow(NamedTuple):
     metrics: dict[str, float]
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees the old text or the new one."""
+@contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
+    """Open a file that takes the place of ``path`` when it is complete; ``StorageError`` if it cannot be written."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
         temporary.replace(path)
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be written ({error.strerror}); free some space or choose another --out"
         ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old text or the new one."""
+    with _whole(path) as file:
+        file.write(text)
 
 
 def write_json(path: Path, value: BaseModel | Json | Mapping[str, object]) -> None:
     """Write JSON atomically, indented, keys in order of insertion."""
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
+    """Export records as JSONL, atomically; return how many."""
+    count = 0
+    with _whole(path) as file:
+        for row in rows:
+            file.write(json.dumps(row.model_dump(mode="json"), ensure_ascii=False) + "\n")
+            count += 1
+    return count
 
 
 @contextmanager

@@ -4,14 +4,13 @@ WAL mode with one connection behind a lock: readers (the studio, a report) never
 ``kill -9`` loses at most the transaction that was open. JSONL and Parquet are exports.
 """
 
-import json
 import os
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -77,16 +76,24 @@ class Store:
             self._db = sqlite3.connect(
                 target, uri=read_only, check_same_thread=False, timeout=30, isolation_level=None
             )
+        try:
+            self._prepare(read_only)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, read_only: bool) -> None:
+        with _storage(self.path, "open"):
             if not read_only:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._db.executescript(_SCHEMA)
-                self._meta("schema", str(SCHEMA_VERSION))
-                self._meta("secret", secrets.token_hex(16))
+                for setting in (("schema", str(SCHEMA_VERSION)), ("secret", secrets.token_hex(16))):
+                    self._db.execute("INSERT OR IGNORE INTO meta VALUES(?, ?)", setting)
             found = int(self.meta("schema") or 0)
         if found > SCHEMA_VERSION:
             raise UsageError(
-                f"{path}: written by a newer Rubrica (schema {found} > {SCHEMA_VERSION}); upgrade rubrica"
+                f"{self.path}: written by a newer Rubrica (schema {found} > {SCHEMA_VERSION}); upgrade rubrica"
             )
 
     def __enter__(self) -> Self:
@@ -101,12 +108,10 @@ class Store:
         """Close the connection; everything outside an open batch is already durable."""
         self._db.close()
 
-    def _meta(self, key: str, default: str) -> None:
-        self._db.execute("INSERT OR IGNORE INTO meta VALUES(?, ?)", (key, default))
-
     def meta(self, key: str) -> str | None:
         """Return one value of the store's own settings."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        with self._lock:
+            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return str(row[0]) if row else None
 
     @property
@@ -152,7 +157,7 @@ class Store:
 
     def count_verdicts(self) -> tuple[int, int]:
         """Return (reusable verdicts, failures logged)."""
-        with self._lock:
+        with self._lock, _storage(self.path, "read"):
             counts = [
                 self._db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("verdicts", "failures")
             ]
@@ -204,20 +209,3 @@ class Store:
                 f"{self.path}: a {kind} record does not fit this version: {error.errors()[0]['msg']}; use the "
                 "version of rubrica in environment.json, or another --out"
             ) from None
-
-
-def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
-    """Export records as JSONL, atomically; return how many. ``StorageError`` if it cannot be written."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    count = 0
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row.model_dump(mode="json"), ensure_ascii=False) + "\n")
-                count += 1
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written: {error.strerror}; {_remedy(str(error))}") from error
-    return count

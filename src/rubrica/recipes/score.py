@@ -11,8 +11,9 @@ from rubrica.core.data import Text, holds_pairs, load_pairs, load_texts
 from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import Judge
 from rubrica.core.records import Estimate, Program, Prompt, Record, Scorecard, Usage
+from rubrica.core.run import write_jsonl
 from rubrica.core.stats import mean_interval, wilson
-from rubrica.core.store import Store, write_jsonl
+from rubrica.core.store import Store
 from rubrica.judges.executor import Executor
 from rubrica.program.reward import RewardConfig
 
