@@ -1,1 +1,1 @@
-"""core"""
+"""Records, ports, configuration, the store and the run folder. No torch, no network."""

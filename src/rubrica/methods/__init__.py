@@ -1,1 +1,1 @@
-"""methods"""
+"""One paper a file: equations and pure steps."""

@@ -1,1 +1,1 @@
-"""recipes"""
+"""Joins models, judges, methods and training to a run."""

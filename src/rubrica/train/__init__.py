@@ -1,1 +1,1 @@
-"""train"""
+"""Training by TRL, which no other layer imports."""
