@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from fake_server import FakeServer
+
+settings.register_profile("rubrica", deadline=None)  # a busy machine is no failure
+settings.load_profile("rubrica")
 
 
 @pytest.fixture

@@ -349,7 +349,7 @@ def test_ladders_of_pooled_cards_join_up(seed: int, quality: float) -> None:
 
 @pytest.mark.parametrize("preset", ["rubrica", "qa-lign"])
 def test_the_reward_ladder_ends_at_the_reward(run_dir: Path, preset: str) -> None:
-    rule = RewardConfig(preset=preset)  # type: ignore[arg-type]
+    rule = RewardConfig(preset=preset)
     with RunData(run_dir) as data:
         rollout = next(r for r in data.rollouts if r.r1 is not None and r.r2 is not None and r.r2 > r.r1)
     reward = rule.combine(rollout.r1 or 0, rollout.r2 or 0)
