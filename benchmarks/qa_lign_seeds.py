@@ -51,7 +51,7 @@ def train(out: Path, seed: int, preset: str, sft: Path | None, extra: list[str])
 
 def pooled(name: str, models: dict[int, Path], out: Path, samples: int, *, think: bool) -> EvalResult:
     """Evaluate one model a seed, all seeds together; cached."""
-    path = out / f"{name}.json"
+    path = out / f"{name}-{'-'.join(map(str, models))}.json"
     if not path.exists():
         generators = {seed: HFGenerator(folder, batch_size=128) for seed, folder in models.items()}
         write_json(path, evaluate(generators, label=name, tags=Tags() if think else None, samples=samples))

@@ -36,7 +36,7 @@ RowT = TypeVar("RowT")
 CORPUS = 3000
 ECHOES = 0.10
 """Share of the starter's rows that ask for a text to be repeated."""
-THOUGHTS = 0.15
+THOUGHTS = 0.20
 """Share of the starter's rows that ask it to think twice."""
 HONEST_STARTER = 0.3
 """Share of unknowable questions to which the starter is taught to admit ignorance; it guesses at the others."""
@@ -52,9 +52,9 @@ class Plan(NamedTuple):
     """Added to the seed, so that no two parts draw the same rows."""
 
 
-STARTER = Plan(updates=1800, batch=64, learning_rate=3e-3, offset=0)
+STARTER = Plan(updates=3000, batch=64, learning_rate=3e-3, offset=0)
 TEACHER = Plan(updates=300, batch=64, learning_rate=5e-4, offset=1)
-JUDGE = Plan(updates=1500, batch=48, learning_rate=2e-3, offset=2)
+JUDGE = Plan(updates=2000, batch=48, learning_rate=2e-3, offset=2)
 
 
 class Reporter(Protocol):
@@ -83,7 +83,7 @@ def starter_rows(tokenizer: PreTrainedTokenizerFast) -> Callable[[random.Random,
             if roll < ECHOES + THOUGHTS:
                 rows.append(encode(tokenizer, *(echo(rng) if roll < ECHOES else think_twice(rng))))
                 continue
-            kind: PromptKind = rng.choices(KINDS, (22, 22, 18, 8, 30))[0]
+            kind: PromptKind = rng.choices(KINDS, (20, 20, 17, 6, 37))[0]
             family = Family.DIRECT if rng.random() < 0.4 else rng.choice(list(Family))
             turns = rng.randint(1, 3) if rng.random() < 0.08 else 0
             prompt = make_prompt(kind, "test" if rng.random() < 0.35 else "train", family, rng, turns=turns)

@@ -28,7 +28,7 @@ HARD = frozenset(
         "hon.sum.g1",
     }
 )
-"""Questions that need the world's facts; drawn twice as often."""
+"""Questions that need the world's facts; drawn three times as often."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def row_maker(
 ) -> Callable[[random.Random, int], list[JudgeRow]]:
     """Return a function that draws fresh rows; ``extra`` are texts of real policies, mixed in at one row in four."""
     asked = [q for p in program.principles for d in p.dimensions for q in d.questions]
-    weights = [2.0 if q.id in HARD else 1.0 for q in asked]
+    weights = [3.0 if q.id in HARD else 1.0 for q in asked]
     layout, encoder = lab_layout(JudgeCard()), Encoder(tokenizer)
     label_ids = {label: tokenizer.convert_tokens_to_ids(label.value) for label in Label}
 
