@@ -16,6 +16,7 @@ from rubrica.program.program import load_program
 from rubrica.recipes.config import Grpo, Recipe, StageConfig, ThinkSft
 from rubrica.recipes.context import Context, Progress, Surroundings, Weights
 from rubrica.recipes.prompts import StagePrompts, arrange
+from rubrica.recipes.spending import Spending
 
 Announce = Callable[[str], None]
 """Gets one line about what was done, with its time."""
@@ -109,12 +110,12 @@ def _run_stage(
     if stage.done:
         say(f"{stage.name}: done before")
     else:
-        started = time.monotonic()
+        context.spending = spending = Spending(context.run.store, stage.name)
         with disk_errors(stage.path):
             summary = _summary_of(context, config, stage, prompts)
-        seconds = time.monotonic() - started
-        stage.finish({**summary, "seconds": seconds})
-        say(f"{stage.name}: done in {seconds:.0f} s")
+        context.spending, spent = None, spending.total()
+        stage.finish({**summary, **spent.model_dump()})
+        say(f"{stage.name}: done in {spent.seconds:.0f} s")
     context.weights = next_weights(context, stage)
 
 

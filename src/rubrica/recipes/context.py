@@ -11,6 +11,7 @@ from rubrica.core.run import Run
 from rubrica.judges.factory import JudgeConfig, make_judge
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.prompts import StagePrompts
+from rubrica.recipes.spending import Spending
 
 Progress = Callable[[str, int, int], None]
 """Gets (what is done, how many are done, of how many)."""
@@ -81,9 +82,13 @@ class Context:
     """Fitted veto thresholds of the judge."""
     surroundings: Surroundings = field(default_factory=Surroundings)
     progress: Progress | None = None
+    spending: Spending | None = None
+    """What the stage costs that is under way."""
 
     def report(self, label: str, done: int, total: int) -> None:
-        """Report progress."""
+        """Report progress, and keep what the stage has cost so far."""
+        if self.spending is not None:
+            self.spending.keep()
         if self.progress is not None:
             self.progress(label, done, total)
 

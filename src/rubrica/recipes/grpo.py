@@ -51,7 +51,10 @@ def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Pro
         thresholds=context.thresholds,
         retries=config.judge_retries,
         max_failure_rate=config.failure_budget,
+        progress=lambda done, total: context.report("grpo: judging", done, total),
     )
+    if context.spending is not None:
+        context.spending.watch(executor)
     reward = RubricReward(context, config, stage, chat, executor, prompts)
     fast = config.fast_rollouts if config.fast_rollouts is not None else not has_accelerator()
     trained = train_grpo(
@@ -66,7 +69,7 @@ def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Pro
         source=context.source,
         rollout=fast_rollouts(chat, config, recipe.seed) if fast else None,
         on_resume=reward.forget_after,
-        progress=context.progress,
+        progress=context.report,
     )
     rows = [row.metrics["reward"] for row in stage.metrics() if "reward" in row.metrics]
     return {

@@ -40,6 +40,8 @@ def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> dict[str,
         thresholds=context.thresholds,
         progress=lambda done, total: context.report("think-sft: judging", done, total),
     )
+    if context.spending is not None:
+        context.spending.watch(executor)
     policy = open_generator(weights.model, recipe.policy.dtype, weights.chat_template)
     teacher = _teacher(context)
     builder = ExampleBuilder(
@@ -76,14 +78,13 @@ def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> dict[str,
         config.trainer,
         seed=recipe.seed,
         source=context.source,
-        progress=context.progress,
+        progress=context.report,
     )
     return {
         **build_summary(examples),
         "too_long": too_long,
         "replayed": len(replayed),
         "rows": len(rows),
-        "usage": executor.usage.model_dump(),
         **trained,
     }
 

@@ -1,0 +1,50 @@
+"""What a stage costs, over all sessions in which it ran."""
+
+import time
+
+from rubrica.core.records import Record, Usage
+from rubrica.core.store import Store
+from rubrica.judges.executor import Executor
+
+SESSION = "session"
+"""Kind under which sessions lie in the store."""
+_KEEP_SECONDS = 1.0
+
+
+class Session(Record):
+    """One session: a stage, from its start or from where it was resumed, until it ends or is killed."""
+
+    seconds: float = 0.0
+    usage: Usage = Usage()
+
+
+class Spending:
+    """Time and judging of one stage; kept in the store as it grows, so that a kill loses about a second of it."""
+
+    def __init__(self, store: Store, stage: str) -> None:
+        self._store, self._stage = store, stage
+        self._earlier = store.all(SESSION, Session, stage=stage)
+        self._id = f"{len(self._earlier) + 1:04d}"
+        self._started = self._kept = time.monotonic()
+        self._executor: Executor | None = None
+
+    def watch(self, executor: Executor) -> None:
+        """Count what ``executor`` asks."""
+        self._executor = executor
+
+    def keep(self) -> None:
+        """Store what this session has cost, unless that was done just now."""
+        if time.monotonic() - self._kept >= _KEEP_SECONDS:
+            self._kept = time.monotonic()
+            self._store.put(SESSION, self._id, self._current(), stage=self._stage)
+
+    def total(self) -> Session:
+        """Return what all sessions have cost."""
+        sessions = [*self._earlier, self._current()]
+        usages = [session.usage.model_dump() for session in sessions]
+        usage = {name: sum(used[name] for used in usages) for name in Usage.model_fields}
+        return Session(seconds=sum(session.seconds for session in sessions), usage=Usage(**usage))
+
+    def _current(self) -> Session:
+        usage = self._executor.usage if self._executor else Usage()
+        return Session(seconds=time.monotonic() - self._started, usage=usage)
