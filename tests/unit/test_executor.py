@@ -21,7 +21,7 @@ from naive_pooling import (
 from rubrica.core.errors import JudgeError
 from rubrica.core.records import Label, Message, Outcome, Prompt, Scorecard, Verdict
 from rubrica.core.store import Store
-from rubrica.judges.executor import Executor, card_id, forecast_calls, text_hash, verdict_key
+from rubrica.judges.executor import Executor, card_id, text_hash, verdict_key
 from rubrica.models.scripted import ScriptedJudge
 from rubrica.program.program import question_hash
 from rubrica.program.reward import RewardConfig
@@ -376,12 +376,6 @@ def test_progress_rises_to_the_total(store):
     assert seen[0] == (0, 360)
     assert seen[-1] == (360, 360)
     assert seen == sorted(seen)
-
-
-def test_forecast():
-    assert forecast_calls(grid(), 10) == (4 * 10, 12 * 10)
-    ungated = program(principle("p", dimension("d", question("x", "graded"))))
-    assert forecast_calls(ungated, 3) == (3, 3)
 
 
 def test_nothing_to_score(store):

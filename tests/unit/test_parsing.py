@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rubrica.core.records import Label
-from rubrica.judges.parsing import MAX_REPLY, label_of, parse_reply, render_reply
+from rubrica.judges.parsing import MAX_REPLY, label_of, parse_reply
 
 GATE = (Label.TRUE, Label.FALSE, Label.NA)
 PROTECTED = (Label.TRUE, Label.FALSE)
@@ -14,9 +14,9 @@ kinds = st.sampled_from([GATE, PROTECTED, GRADED])
 
 
 @given(kinds.flatmap(lambda allowed: st.tuples(st.just(allowed), st.sampled_from(allowed))), st.text())
-def test_what_is_rendered_is_read_back(case, reason):
+def test_a_reply_in_the_form_that_is_asked_for_is_read(case, reason):
     allowed, label = case
-    parsed = parse_reply(render_reply(label, reason), allowed)
+    parsed = parse_reply(json.dumps({"reason": reason, "answer": label.value}), allowed)
     assert parsed.label is label
     assert parsed.reason == reason.strip()[:2000]
 

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import JudgeError
@@ -34,22 +33,6 @@ from rubrica.program.reward import RewardConfig
 Progress = Callable[[int, int], None]
 _FLUSH_COUNT, _FLUSH_SECONDS = 64, 0.5
 _BROKEN = {Outcome.FAILED, Outcome.UNPARSEABLE, Outcome.SKIPPED}
-
-
-class Forecast(NamedTuple):
-    """Numbers of judge calls for distinct texts without stored verdicts and without retries."""
-
-    least: int
-    """If every text is decided by its gates."""
-    most: int
-    """If every question is asked."""
-
-
-def forecast_calls(program: Program, texts: int) -> Forecast:
-    """Return how many calls judging ``texts`` texts can take."""
-    kinds = [question.kind for _, _, question in questions(program)]
-    gates = kinds.count(QuestionKind.GATE)
-    return Forecast((gates or len(kinds)) * texts, len(kinds) * texts)
 
 
 def card_id(prompt: Prompt, text: str, program: Program, judge: str) -> str:

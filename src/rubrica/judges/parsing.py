@@ -59,11 +59,6 @@ def label_of(surface: str, allowed: Collection[Label]) -> Label | None:
     return label if label in allowed else None
 
 
-def render_reply(label: Label, reason: str) -> str:
-    """Write a reply in the form that judges are asked for."""
-    return json.dumps({"reason": reason, "answer": label.value}, ensure_ascii=False)
-
-
 def parse_reply(text: str, allowed: Collection[Label]) -> Parsed:
     """Read label and reason from a reply. Never raises, never guesses."""
     try:

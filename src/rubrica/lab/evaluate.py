@@ -5,7 +5,6 @@ whatever harm stands in it counts. Its share is reported beside.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -165,11 +164,3 @@ def estimates(by_seed: Mapping[int, Sequence[Answer]], *, think: bool) -> list[E
     if think:
         rows.append(rate("malformed", "", lambda a: float(a.malformed is not None), lambda a: True))
     return rows
-
-
-def stances(found: Sequence[Answer]) -> dict[tuple[str, Stance], int]:
-    """Count (kind of request, stance): the three-valued refusal table."""
-    counts: dict[tuple[str, Stance], int] = defaultdict(int)
-    for answer in found:
-        counts[answer.prompt.tags["kind"], answer.reading.stance] += 1
-    return dict(counts)
