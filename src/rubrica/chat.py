@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TypeVar, cast
+from typing import TypedDict, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import openai
@@ -54,6 +54,18 @@ class _Transient(Exception):
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
         self.wait = wait
+
+
+class ChatOptions(TypedDict, total=False):
+    """Keyword arguments of :class:`Chat` that judge and generator hand through."""
+
+    api_key_env: str
+    concurrency: int
+    timeout: float
+    retries: int
+    rpm: int | None
+    tpm: int | None
+    backoff: float
 
 
 class Chat:

@@ -8,9 +8,9 @@ probabilities of the allowed labels; where the server offers none, a few tokens 
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
-from rubrica.chat import CallFailed, Chat, Session
+from rubrica.chat import CallFailed, Chat, ChatOptions, Session
 from rubrica.core.config import content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.records import Label, Outcome, Query, Verdict
@@ -85,33 +85,15 @@ class ServerJudge:
         base_url: str,
         *,
         secret: str,
-        api_key_env: str = "OPENAI_API_KEY",
         mode: Mode = "label",
-        concurrency: int = 16,
-        timeout: float = 60.0,
-        retries: int = 4,
-        rpm: int | None = None,
-        tpm: int | None = None,
         max_tokens: int = 512,
-        backoff: float = 0.5,
+        **options: Unpack[ChatOptions],
     ) -> None:
-        """``secret`` is the store's; ``timeout`` bounds one question in seconds, retries included.
+        """``secret`` is the store's; ``max_tokens`` is the room for the reply in mode ``reason``.
 
-        ``max_tokens`` is the room for the reply in mode ``reason``. The rest is as in
-        :class:`rubrica.chat.Chat`.
+        ``options`` are those of :class:`rubrica.chat.Chat`; ``timeout`` bounds one question.
         """
-        self._chat = Chat(
-            model,
-            base_url,
-            unusable=JudgeError,
-            api_key_env=api_key_env,
-            concurrency=concurrency,
-            timeout=timeout,
-            retries=retries,
-            rpm=rpm,
-            tpm=tpm,
-            backoff=backoff,
-        )
+        self._chat = Chat(model, base_url, unusable=JudgeError, **options)
         self._mode: Mode = mode
         self._marker = fence_marker(secret)
         self._max_tokens = max_tokens

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from pydantic import JsonValue
 
-from rubrica.chat import CallFailed, Chat, Session
+from rubrica.chat import CallFailed, Chat, ChatOptions, Session
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.records import Message, Prompt, Response, Sampling
@@ -30,33 +30,13 @@ class ServerGenerator:
         self,
         model: str,
         base_url: str,
-        *,
-        api_key_env: str = "OPENAI_API_KEY",
-        concurrency: int = 16,
-        timeout: float = 300.0,
-        retries: int = 4,
-        rpm: int | None = None,
-        tpm: int | None = None,
-        backoff: float = 0.5,
-        continues: bool | None = None,
+        **options: Unpack[ChatOptions],
     ) -> None:
-        """``continues`` says whether the server honours ``continue_final_message``; None finds out, as vLLM shows it.
-
-        The rest is as in :class:`rubrica.chat.Chat`; ``timeout`` bounds one completion, retries included.
-        """
-        self._chat = Chat(
-            model,
-            base_url,
-            unusable=ModelError,
-            api_key_env=api_key_env,
-            concurrency=concurrency,
-            timeout=timeout,
-            retries=retries,
-            rpm=rpm,
-            tpm=tpm,
-            backoff=backoff,
-        )
-        self._continues = continues
+        """``options`` are those of :class:`rubrica.chat.Chat`; ``timeout`` bounds one completion, 300 s by default."""
+        options.setdefault("timeout", 300.0)
+        self._chat = Chat(model, base_url, unusable=ModelError, **options)
+        self._continues: bool | None = None
+        """Whether the server honours ``continue_final_message``; None until it is asked, as vLLM shows it."""
 
     @property
     def name(self) -> str:
