@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import TypeVar, cast, get_args
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -45,7 +45,8 @@ _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.cons
 def _parse_yaml(text: str) -> Json:
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Constructor
-    return cast(Json, yaml.load(text))
+    data: Json = yaml.load(text)
+    return data
 
 
 def read_yaml(path: str | Path) -> Json:
@@ -146,7 +147,7 @@ def dump_yaml(value: BaseModel | Json) -> str:
 
 def apply_overrides(data: Json, overrides: Sequence[str]) -> Json:
     """Apply ``a.b=c`` assignments (the value is YAML; integers index lists); ``UsageError`` if malformed."""
-    root = json.loads(json.dumps(data)) if data is not None else {}
+    root: Json = json.loads(json.dumps(data)) if data is not None else {}
     for override in overrides:
         key, sep, raw = override.partition("=")
         if not sep or not key.strip():
@@ -158,7 +159,7 @@ def apply_overrides(data: Json, overrides: Sequence[str]) -> Json:
         if problem := _problem(value):
             raise UsageError(f"--set {override!r}: {problem}")
         _assign(root, key.strip().split("."), value, override)
-    return cast(Json, root)
+    return root
 
 
 def _assign(node: Json, path: Sequence[str], value: Json, override: str) -> None:

@@ -113,7 +113,7 @@ class LocalJudge:
 
     def answer(self, queries: Sequence[Query]) -> Iterator[tuple[int, Verdict]]:
         """Yield ``(index, verdict)`` for every query, batch by batch, in the order of computation."""
-        groups: dict[Ids, Group] = {}
+        groups: dict[Ids, tuple[list[Branch], list[int]]] = {}
         allowed: list[tuple[Label, ...]] = []
         prefixes: dict[tuple[int, str], Ids] = {}
         for index, query in enumerate(queries):
@@ -124,10 +124,10 @@ class LocalJudge:
                 reason = f"longer than the judge's context ({length} > {self._context} tokens)"
                 yield index, self._failed(query.question, reason)
                 continue
-            group = groups.setdefault(prefix, Group(prefix, [], []))
-            cast(list[Branch], group.branches).append(branch)
-            cast(list[int], group.owners).append(index)
-        batches = self._scorer.score(list(groups.values()))
+            branches, owners = groups.setdefault(prefix, ([], []))
+            branches.append(branch)
+            owners.append(index)
+        batches = self._scorer.score([Group(prefix, *group) for prefix, group in groups.items()])
         while True:
             start = time.perf_counter()
             try:

@@ -187,7 +187,7 @@ class TreeScorer:
     def _masks(self, positions: Tensor, segments: Tensor, leaves: Tensor) -> Tensor | dict[str, Tensor]:
         config = self._model.config
         window = sliding_window(config)
-        kinds = set(cast("Sequence[str] | None", getattr(config, "layer_types", None)) or ())
+        kinds = layer_kinds(config)
         full = allowed(segments, leaves)
         if window is not None:
             near = (positions[:, :, None] - positions[:, None, :]) < window
@@ -272,7 +272,7 @@ class TreeScorer:
 
     def _tree_is_exact(self) -> bool:
         """Compare both ways on a small probe: some models take no mask or positions, or scale their logits."""
-        kinds = set(cast("Sequence[str] | None", getattr(self._model.config, "layer_types", None)) or ())
+        kinds = layer_kinds(self._model.config)
         if (
             not kinds <= {"full_attention", "sliding_attention"}
             or self._model.get_output_embeddings() is None
@@ -345,6 +345,11 @@ def allowed(segments: Tensor, leaves: Tensor) -> Tensor:
         above, label = leaves[:, None, :], leaves[:, :, None]
         allow &= (above == 0) | (above == label)
     return allow.tril_()
+
+
+def layer_kinds(config: ModelConfig) -> set[str]:
+    """Kinds of attention among the model's layers; empty where its configuration names none."""
+    return set(cast("Sequence[str] | None", getattr(config, "layer_types", None)) or ())
 
 
 def sliding_window(config: ModelConfig) -> int | None:

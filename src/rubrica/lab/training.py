@@ -71,7 +71,7 @@ def train(
     model.train()
     for update in range(updates):
         value = loss(model, next(batches))
-        value.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(value)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

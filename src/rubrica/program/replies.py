@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping
 from importlib import resources
-from typing import cast
 
 from rubrica.core.config import Json
 
@@ -35,7 +34,7 @@ def read_json(reply: str) -> Json:
     for text in (reply, _TRAILING_COMMA.sub(r"\1", reply)):
         for start in [match.start() for match in re.finditer(r"[\[{]", text)][:_MAX_STARTS]:
             try:
-                value = cast(Json, json.JSONDecoder().raw_decode(text, start)[0])
+                value: Json = json.JSONDecoder().raw_decode(text, start)[0]
             except (ValueError, RecursionError):
                 continue
             if value:
