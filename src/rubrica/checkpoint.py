@@ -59,8 +59,8 @@ def _no_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def checkpoint_folder(path_or_hub_id: str | Path) -> Path:
-    """Folder of a checkpoint; a hub id is downloaded, or found in the cache, first."""
+def checkpoint_folder(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
+    """Folder of a checkpoint; a hub id is downloaded, or found in the cache, first (None: its main branch)."""
     folder = Path(path_or_hub_id).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -70,10 +70,11 @@ def checkpoint_folder(path_or_hub_id: str | Path) -> Path:
             )
         return folder
     try:
-        return Path(snapshot_download(str(path_or_hub_id), allow_patterns=_FILES))
+        return Path(snapshot_download(str(path_or_hub_id), revision=revision, allow_patterns=_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at {revision}" if revision else ""
         raise ModelError(
-            f"model {path_or_hub_id}: no such folder, and the hub does not give it ({_line(error)}); "
+            f"model {path_or_hub_id}{at}: no such folder, and the hub does not give it ({_line(error)}); "
             "expected a folder or a hub id 'owner/name'"
         ) from error
 

@@ -2,14 +2,11 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rubrica.cli.output import JsonFlag, console, print_json
-
-if TYPE_CHECKING:
-    from rubrica.core.records import EvalResult
 
 
 def demo(
@@ -42,7 +39,10 @@ def demo(
     words = ["rubrica", "demo", "--out", str(out), "--seed", str(seed), "--preset", preset, "--resume"]
     again = shlex.join([*words, *(word for override in overrides or () for word in ("--set", override))])
     run_recipe(recipe, out, str(DEMO_RECIPE), resume=resume, as_json=False, quiet=True, again=again)
-    results = _results(out)
+    from rubrica.reports.run_data import RunData
+
+    with RunData(out) as data:
+        results = data.results
     if as_json:
         print_json(
             {
@@ -57,10 +57,3 @@ def demo(
     terminal = console()
     terminal.print(before_after_table(results))
     terminal.print(f"report: {out / 'report.html'}", soft_wrap=True)
-
-
-def _results(out: Path) -> "list[EvalResult]":
-    from rubrica.core.records import EvalResult
-
-    files = sorted((out / "eval").glob("*.json"), key=lambda path: path.stat().st_mtime)
-    return [EvalResult.model_validate_json(path.read_text(encoding="utf-8")) for path in files]

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
@@ -146,18 +144,7 @@ class ChatFormat:
 
 def model_folder(source: ModelSource, surroundings: Surroundings) -> Path:
     """Return the local folder of a model; a hub id is downloaded first. ``ModelError`` if there is none."""
-    name = surroundings.model(source.model)
-    if source.revision is None or Path(name).is_dir():
-        return checkpoint_folder(name)
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model"]
-    try:
-        return Path(snapshot_download(name, revision=source.revision, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise ModelError(
-            f"model {name} at {source.revision}: the hub does not give it ({first}); check "
-            "name, revision and access"
-        ) from None
+    return checkpoint_folder(surroundings.model(source.model), source.revision)
 
 
 def load_chat_format(folder: Path, chat_template: str | None = None) -> ChatFormat:
@@ -195,10 +182,12 @@ def load_chat_format(folder: Path, chat_template: str | None = None) -> ChatForm
     return ChatFormat(tokenizer, frozenset({*ends, tokenizer.eos_token_id}), context_length(config))
 
 
-def open_generator(folder: Path, dtype: str, chat_template: str | None = None) -> Generator:
-    """Load a model that writes drafts or revisions."""
+def open_generator(
+    folder: Path, dtype: str, chat_template: str | None = None, *, batch_size: int = 32
+) -> Generator:
+    """Load a model that writes; ``batch_size`` completions are decoded together."""
     chat = load_chat_format(folder, chat_template)
-    return HFGenerator(folder, chat.tokenizer, dtype=dtype, name=str(folder))
+    return HFGenerator(folder, chat.tokenizer, dtype=dtype, batch_size=batch_size, name=str(folder))
 
 
 def training_start(context: Context) -> Start:

@@ -67,12 +67,13 @@ def _check_suite(suite: str) -> None:
 
 def _evaluate(context: Context, label: str, suite: str) -> EvalResult:
     from rubrica.lab import evaluate as lab
-    from rubrica.models.hf import HFGenerator
+    from rubrica.recipes.models import open_generator
 
     _check_suite(suite)
-    options = context.recipe.evaluate
+    options, weights = context.recipe.evaluate, context.weights
+    generator = open_generator(weights.model, "auto", weights.chat_template, batch_size=128)
     return lab.evaluate(
-        {context.recipe.seed: HFGenerator(context.weights.model, batch_size=128)},
+        {context.recipe.seed: generator},
         label=label,
         tags=None if label == STARTER else context.recipe.tags,
         samples=options.samples or lab.SAMPLES,
