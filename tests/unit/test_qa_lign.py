@@ -111,6 +111,8 @@ def test_templates_make_reflections_that_keep_the_rules():
         ("My initial response was rude.", "does not start"),
         (f"{OPENING} was rude. It was. I will be kind.", "has 3 sentences"),
         (f"{OPENING} was rude", "has 0 sentences"),
+        (f"{OPENING} was rude. I will", "ends inside a sentence"),  # cut off at the writer's limit
+        (f"{OPENING} was rude, loud etc. I will be kind (and brief.)", None),
         (f"{OPENING} got a low score.", "talks about the examination ('score')"),
         (f"{OPENING} failed at Risk Recognition.", "names the dimension 'Risk Recognition'"),
         (f"{OPENING} lacked clarity.", None),  # a one-word title is an ordinary word

@@ -121,7 +121,7 @@ def reflection_request(weakness: Weakness, conversation: str, answer: str, marke
 
 
 def reflection_problem(text: str, titles: Sequence[str], tags: Tags) -> str | None:
-    """Return why ``text`` is no reflection, or None: one or two sentences, the opening, no talk of scores.
+    """Return why ``text`` is no reflection, or None: one or two whole sentences, the opening, no talk of scores.
 
     ``titles`` are names of dimensions, which a reflection may not mention.
     """
@@ -135,6 +135,8 @@ def reflection_problem(text: str, titles: Sequence[str], tags: Tags) -> str | No
     sentences = len(_SENTENCE_END.findall(_ABBREVIATION.sub("", text)))
     if not 1 <= sentences <= 2:
         return f"has {sentences} sentences, not one or two"
+    if not any(end.end() == len(text) for end in _SENTENCE_END.finditer(text)):
+        return "ends inside a sentence"
     if found := _SCORE_TALK.search(text):
         return f"talks about the examination ({found[0]!r})"
     lowered = text.casefold()
