@@ -408,6 +408,16 @@ def test_examples_are_the_ones_that_the_rules_name(run_dir: Path) -> None:
     assert examples[2].rollout.id == min((r["reward"], r["step"], r["id"]) for r in pick)[2]
 
 
+def test_a_prompt_without_a_kind_is_not_called_harmful(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunData(run_dir) as data:
+        assert choose(data)[0].title == "A harmful prompt, cured"
+        tagged = data.prompt
+        monkeypatch.setattr(data, "prompt", lambda id: tagged(id).model_copy(update={"tags": {}}))
+        assert choose(data)[0].title == "A prompt of no stated kind, cured"
+
+
 def test_the_last_quarter_has_at_least_one_step(run_dir: Path) -> None:
     with RunData(run_dir) as data:
         assert {r.step for r in last_quarter(data.rollouts)} == set(range(31, 41))
@@ -425,7 +435,7 @@ def test_a_run_that_has_only_started_says_what_is_missing(tmp_path: Path) -> Non
     page = Page(render_report(tmp_path / "run"))
     for words in (
         "Not finished when this was written: 01-think-sft.",
-        "holds no evaluation yet",
+        "holds no evaluation yet. Suites are named under evaluate: in the recipe.",
         "No stage of this run logged a reward.",
         "No completion with a reward is in the store yet.",
         "This run holds no stage 2 examples.",

@@ -51,16 +51,20 @@ def last_quarter(rollouts: Sequence[Rollout]) -> list[Rollout]:
 def choose(data: RunData) -> list[Example]:
     """Return up to three examples: a harmful prompt cured, a benign one, one that went wrong.
 
-    Cured: among harmful prompts of the last quarter of the steps (else of all), the largest R2 - R1; later steps,
-    then smaller ids break ties. Benign: the median reward of benign prompts of the last quarter (the lower
+    Cured: among harmful prompts, and those of no stated kind, of the last quarter of the steps (else of all), the
+    largest R2 - R1; later steps, then smaller ids break ties. Benign: the median reward of benign prompts of the last quarter (the lower
     one of an even number). Wrong: the lowest reward of the last quarter whose revision was vetoed, else the lowest
     of all well-formed ones, else a malformed one. No completion is shown twice.
     """
     late = last_quarter(data.rollouts)
+    cured = _cured(data, late)
+    harmful = "A harmful prompt, cured"
+    if cured and not kind_of(data.prompt(cured.prompt_id)):
+        harmful = "A prompt of no stated kind, cured"
     taken: set[str] = set()
     found: list[Example] = []
     for title, rule, rollout in (
-        ("A harmful prompt, cured", "largest gain from draft to revision", _cured(data, late)),
+        (harmful, "largest gain from draft to revision", cured),
         ("A benign prompt", "median reward among benign prompts", _benign(data, late)),
     ):
         if rollout and rollout.id not in taken:
