@@ -298,6 +298,19 @@ def test_what_was_answered_before_a_crash_is_kept(tmp_path, error):
         assert executor(ScriptedJudge(good), fresh, prog).score(items) == resumed
 
 
+def test_each_verdict_is_in_the_store_before_the_next_is_awaited(tmp_path):
+    """A kill leaves no time to write what was answered."""
+    with Store(tmp_path / "s.sqlite") as store, Store(tmp_path / "s.sqlite", read_only=True) as other:
+        seen = []
+
+        def look(query):
+            seen.append(other.count_verdicts()[0])
+            return good(query)
+
+        executor(ScriptedJudge(look), store, grid()).score([(prompt("p"), f"t{i}") for i in range(3)])
+    assert seen == list(range(36))
+
+
 def test_the_failure_budget_stops_a_dead_judge_and_keeps_the_log(store):
     prog = grid()
     judge = ScriptedJudge(

@@ -31,7 +31,6 @@ from rubrica.program.program import program_hash, question_hash, questions
 from rubrica.program.reward import RewardConfig
 
 Progress = Callable[[int, int], None]
-_FLUSH_COUNT, _FLUSH_SECONDS = 64, 0.5
 _BROKEN = {Outcome.FAILED, Outcome.UNPARSEABLE, Outcome.SKIPPED}
 
 
@@ -90,8 +89,6 @@ class Executor:
         self._retries, self._progress = retries, progress
         self._max_failure_rate = max_failure_rate
         self._recent: deque[bool] = deque(maxlen=max(failure_window, 50))
-        self._buffer: list[tuple[str, Verdict]] = []
-        self._flushed = time.monotonic()
         self._done = self._total = 0
         self.usage = Usage()
         """What all calls of :meth:`score` cost together."""
@@ -185,7 +182,6 @@ class Executor:
         finally:
             seconds = self.usage.seconds + time.monotonic() - started
             self.usage = self.usage.model_copy(update={"seconds": seconds})
-            self._flush()
             if isinstance(answers, Generator):
                 answers.close()
 
@@ -203,7 +199,7 @@ class Executor:
             )
         if not verdict.judge:
             verdict = verdict.model_copy(update={"judge": self._judge.fingerprint})
-        self._buffer.append((text.keys[question.id], _named(verdict, question.id)))
+        self._store.put_verdict(text.keys[question.id], _named(verdict, question.id))
         for text, question in slot:
             first = question.id not in text.tries
             text.tries[question.id] = text.tries.get(question.id, 0) + 1
@@ -218,8 +214,7 @@ class Executor:
                 "completion_tokens": self.usage.completion_tokens + verdict.completion_tokens,
             }
         )
-        if len(self._buffer) >= _FLUSH_COUNT or time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self._flush()
+        self._report()
         self._spend(broken, verdict)
 
     def _spend(self, broken: bool, verdict: Verdict) -> None:
@@ -232,15 +227,6 @@ class Executor:
                 f"{self._max_failure_rate:.0%}); last reason: {verdict.reason or verdict.outcome}; "
                 "all answers so far are stored; mend the judge and run the same command again"
             )
-
-    def _flush(self) -> None:
-        if self._buffer:
-            with self._store.batch():
-                for key, verdict in self._buffer:
-                    self._store.put_verdict(key, verdict)
-            self._buffer.clear()
-            self._report()
-        self._flushed = time.monotonic()
 
     def _card(self, text: _Text) -> Scorecard:
         return pool(self._program, text.verdicts, veto=self._veto, judge=self._judge.fingerprint)
