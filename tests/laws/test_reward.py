@@ -117,6 +117,7 @@ def test_a_total_that_is_not_finite_is_refused():
         {"beta": math.inf, "preset": "qa-lign"},
         {"malformed_margin": 0.0},
         {"veto_threshold": 0.0},
+        {"veto_threshold": 1.1},
         {"preset": "qalign"},
     ],
 )

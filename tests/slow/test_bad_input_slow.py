@@ -115,7 +115,7 @@ def test_a_judge_that_dies_while_it_judges_drafts(place: Path, fake_server: Fake
     fake_server.answer = lambda body: completion("TRUE", {"TRUE": 1.0})
     recipe, out = write_recipe(place, SFT, f"openai:m@{fake_server.url}"), place / "run"
     failed = run("align", str(recipe), "--out", str(out), "--set", "judge.timeout=0", timeout=400)
-    assert failed.returncode == 2 and "judge.timeout: Input should be greater than 0" in failed.stderr
+    assert failed.returncode == 2 and "judge.timeout: expected greater than 0" in failed.stderr
     assert not out.exists()
 
     def answers(body: dict):

@@ -18,6 +18,7 @@ from rubrica.core.config import (
     read_yaml,
 )
 from rubrica.core.errors import DataError, UsageError, nearest
+from rubrica.core.records import SLUG, NonEmpty
 
 
 class Sft(Config):
@@ -192,14 +193,14 @@ def test_overrides_of_an_empty_file():
             3,
             ["reward.preset", "got 'qalign'", "did you mean 'qa-lign'"],
         ),
-        ("name: x\nreward:\n  alpha: much\n", 3, ["reward.alpha", "valid number", "got 'much'"]),
-        ("reward: {}\n", None, ["name", "Field required"]),
+        ("name: x\nreward:\n  alpha: much\n", 3, ["reward.alpha: expected a number,", "got 'much'"]),
+        ("reward: {}\n", None, ["name: is missing"]),
         ("nmae: x\n", 1, ["unknown key 'nmae'", "did you mean 'name'"]),
         ("name: x\nstages:\n- {type: sft}\n- {type: grop}\n", 4, ["stages.1", "did you mean 'grpo'"]),
         (
             "name: x\nstages:\n- {type: sft}\n- type: grpo\n  examples: 2\n",
             5,
-            ["unknown key 'stages.1.grpo.examples'", "group_size, type"],
+            ["unknown key 'stages.1.examples'", "group_size, type"],
         ),
         (
             "name: x\nstages:\n- type: sft\n  examples: 0\n",
@@ -227,7 +228,7 @@ def test_a_file_that_is_no_mapping(write, text):
 
 
 def test_an_empty_file_lacks_its_keys(write):
-    with pytest.raises(DataError, match="name: Field required"):
+    with pytest.raises(DataError, match="name: is missing"):
         load_config(Recipe, write(""))
 
 
@@ -235,6 +236,35 @@ def test_a_valid_file_with_overrides(write):
     path = write("name: x\nstages:\n- {type: grpo}\n")
     recipe = load_config(Recipe, path, ["reward.alpha=0.25", "stages.0.group_size=8"])
     assert recipe == Recipe(name="x", reward=Reward(alpha=0.25), stages=[Grpo(group_size=8)])
+
+
+class Words(Config):
+    slug: Annotated[str, Field(pattern=SLUG)] = "a"
+    text: NonEmpty = "a"
+    parts: tuple[str, ...] = Field(default=("a",), min_length=1)
+    count: int = 1
+    either: str | Reward = "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "slug: Big Name",
+            "slug: expected small letters, digits, '.', '_' and '-' (a letter or digit first), got",
+        ),
+        ("text: ' '", "text: expected a text that is not blank, got ' '"),
+        ("text:", "text: expected a text, got nothing"),
+        ("parts: []", "parts: expected at least 1 of them, got 0"),
+        ("parts: train.jsonl", "parts: expected a list, got 'train.jsonl'; write [train.jsonl]"),
+        ("count: 1e30", "count: expected a whole number, got '1e+30'"),
+        ("either: {alhpa: 1}", "unknown key 'either.alhpa' (did you mean 'alpha'?)"),
+    ],
+)
+def test_a_problem_is_told_in_plain_words(write, text, said):
+    with pytest.raises(DataError) as caught:
+        load_config(Words, write(text))
+    assert f":1: {said}" in str(caught.value)
 
 
 def test_key_line_finds_the_deepest_ancestor(write):

@@ -323,7 +323,7 @@ def test_the_fingerprint_names_all_that_can_change_an_answer_and_no_more(tmp_pat
         ('{"template": "{text}{prompt}{question}"}', "once, in order"),
         ('{"labels": {"A": "B"}}', "written alike"),
         ('{"veto_thresholds": {"q": 1.5}}', r"outside \[0, 1\]"),
-        ('{"temperature": 0}', "temperature: Input should be greater than 0"),
+        ('{"temperature": 0}', "temperature: expected greater than 0"),
     ],
 )
 def test_a_faulty_card_is_named(tmp_path, content, problem):

@@ -75,7 +75,14 @@ def test_every_field_says_what_it_is(model):
     [
         (2, "policy: {modle: m}", "did you mean 'model'"),
         (5, "stages: [{type: gpro}]", "did you mean 'grpo'"),
-        (5, "stages: [{type: grpo, stepz: 3}]", "did you mean 'steps'"),
+        (5, "stages: [{type: grpo, stepz: 3}]", "unknown key 'stages.0.stepz'"),
+        (5, "stages: [{type: grpo, trainer: {learning_rate: -5}}]", "stages.0.trainer: learning_rate is -5"),
+        (
+            5,
+            "stages: [{type: grpo, steps: 9e9}]",
+            "stages.0: steps x prompts_per_step x group_size is 7.2e+11",
+        ),
+        (1, "seed: 99999999999999999999\nname: r", "seed: expected less than 4294967296"),
         (5, "stages: [{type: grpo, group_size: 1}]", "greater than or equal to 2"),
         (4, "prompts: {train: [a], mix: {harmful: 0.5}}", "add up to 1"),
     ],

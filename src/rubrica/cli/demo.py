@@ -11,7 +11,7 @@ from rubrica.cli.output import JsonFlag, console, print_json
 
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run folder.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the run.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the run.", min=0, max=2**32 - 1)] = 0,
     preset: Annotated[
         str, typer.Option(help="Reward: rubrica or qa-lign (the published constants).")
     ] = "rubrica",

@@ -15,6 +15,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from rubrica.core.errors import DataError, UsageError, nearest
+from rubrica.core.records import SLUG
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -218,32 +219,70 @@ def validate(model: type[ModelT], data: Json, path: str | Path) -> ModelT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise _explain(model, error, path) from None
+        raise _explain(model, data, error, path) from None
 
 
-def _explain(model: type[BaseModel], error: ValidationError, path: str | Path) -> DataError:
+_SAID = {
+    "missing": "is missing; write it",
+    "string_type": "expected a text",
+    "string_too_short": "expected a text that is not empty",
+    "too_short": "expected at least {min_length} of them, got {actual_length}",
+    "union_tag_invalid": "expected one of {expected_tags}",
+    "union_tag_not_found": "expected the key {discriminator}",
+    **dict.fromkeys(
+        ("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "expected a whole number"
+    ),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "expected a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "expected a mapping"),
+}
+"""What is said of a problem where the validator's own words are jargon."""
+_PATTERNS = {
+    SLUG: "expected small letters, digits, '.', '_' and '-' (a letter or digit first)",
+    r"\S": "expected a text that is not blank",
+}
+
+
+def _explain(model: type[BaseModel], data: Json, error: ValidationError, path: str | Path) -> DataError:
     problems = error.errors(include_url=False)
     # An unknown key explains more than the missing key that it was meant to be.
     # Of ``text | mapping``, that a mapping is no text explains nothing.
     telling = [p for p in problems if not (p["type"] == "string_type" and isinstance(p["input"], dict))]
     first = next((p for p in problems if p["type"] == "extra_forbidden"), (telling or problems)[0])
-    classes = _class_names(model, set())
-    where = ".".join(str(part) for part in first["loc"] if part not in classes) or "(top level)"
-    line = key_line(path, list(first["loc"]))
+    place = _written(data, first["loc"], missing=first["type"] == "missing")
+    where = ".".join(map(str, place)) or "(top level)"
+    line = key_line(path, place)
     if first["type"] == "extra_forbidden":
         fields = _fields_at(model, first["loc"][:-1])
         known = f"; known keys: {', '.join(sorted(fields))}" if fields else ""
         return DataError(path, f"unknown key {where!r}{nearest(str(first['loc'][-1]), fields)}{known}", line)
-    got = first["input"]
-    shown = "" if isinstance(got, dict | list) or first["type"] == "missing" else f", got {str(got)[:60]!r}"
-    hint = ""
-    context = first.get("ctx", {})
+    got, context = first["input"], first.get("ctx", {})
+    shown = "nothing" if got is None else repr(str(got)[:60])
+    shown = "" if isinstance(got, dict | list) or first["type"] == "missing" else f", got {shown}"
+    message = _SAID.get(first["type"], first["msg"]).format_map(context)
+    message = _PATTERNS.get(str(context.get("pattern")), message).removeprefix("Value error, ")
+    message = message.replace("Input should be", "expected")
+    if first["type"] in ("list_type", "tuple_type") and isinstance(got, str):
+        shown += f"; write [{got[:60]}]"
     expected = context.get("expected") or context.get("expected_tags")
-    written = context.get("tag", got)
+    written, hint = context.get("tag", got), ""
     if isinstance(expected, str) and isinstance(written, str):
         hint = nearest(written, [word.strip(" '") for word in expected.replace(" or ", ",").split(",")])
-    message = first["msg"].removeprefix("Value error, ")
+        shown = f", got {written[:60]!r}"
     return DataError(path, f"{where}: {message}{shown}{hint}", line)
+
+
+def _written(data: Json, loc: Sequence[int | str], *, missing: bool) -> list[int | str]:
+    """Return ``loc`` as it stands in the file: without the names of a union's members in between."""
+    kept: list[int | str] = []
+    node: object = data
+    for part in loc:
+        below = dict(enumerate(node)) if isinstance(node, list) else node if isinstance(node, dict) else {}
+        if part in below:
+            node = below[part]
+            kept.append(part)
+    return [*kept, loc[-1]] if missing else kept
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
@@ -265,16 +304,6 @@ def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
     return {name for m in current for name in m.model_fields}
 
 
-def _class_names(model: type[BaseModel], seen: set[str]) -> set[str]:
-    """Names of all models below ``model``: a union's members appear by them in the place of a problem."""
-    for field in model.model_fields.values():
-        for below in _models_in(field.annotation):
-            if below.__name__ not in seen:
-                seen.add(below.__name__)
-                _class_names(below, seen)
-    return seen
-
-
 def _models_in(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
@@ -283,10 +312,19 @@ def _models_in(annotation: object) -> list[type[BaseModel]]:
 
 def key_line(path: str | Path, loc: Sequence[int | str]) -> int | None:
     """1-based line of the key at ``loc`` in a YAML file, or of its deepest ancestor that exists."""
+    return key_lines(path, [loc])[0]
+
+
+def key_lines(path: str | Path, locs: Sequence[Sequence[int | str]]) -> list[int | None]:
+    """:func:`key_line` of each of ``locs``; the file is read once."""
     try:
-        node = YAML(typ="rt").load(Path(path).read_text(encoding="utf-8"))
+        root = YAML(typ="rt").load(Path(path).read_text(encoding="utf-8")) if locs else None
     except (OSError, YAMLError, UnicodeDecodeError):
-        return None
+        root = None
+    return [_line_at(root, loc) for loc in locs]
+
+
+def _line_at(node: object, loc: Sequence[int | str]) -> int | None:
     line: int | None = None
     for part in loc:
         marks = getattr(node, "lc", None)

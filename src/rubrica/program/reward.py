@@ -64,7 +64,7 @@ class RewardConfig(Config):
     """Weight of a deterioration; default the preset's (rubrica 0.5, qa-lign 1)."""
     malformed_margin: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     """A malformed completion earns the preset's minimum minus this (ours; the paper is silent)."""
-    veto_threshold: float = Field(default=0.5, gt=0, allow_inf_nan=False)
+    veto_threshold: float = Field(default=0.5, gt=0, le=1, allow_inf_nan=False)
     """Probability of FALSE from which a protected gate vetoes, unless one was fitted for the question."""
 
     @model_validator(mode="after")

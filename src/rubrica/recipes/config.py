@@ -6,7 +6,7 @@ are ours, marked *own*. ``trainer`` mappings go to TRL's configuration of the st
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from rubrica.core.attempt import Tags
 from rubrica.core.config import Config
@@ -15,12 +15,25 @@ from rubrica.judges.factory import JudgeConfig
 from rubrica.program.reward import RewardConfig
 
 DType = Literal["float32", "bfloat16", "float16"]
+MOST = 10_000_000
+"""No count of a recipe may be larger: a slip of the pen is refused before it fills the memory."""
+
+
+def _learnable(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    rate = options.get("learning_rate", 0)
+    if isinstance(rate, int | float) and not 0 <= rate <= 1:
+        raise ValueError(f"learning_rate is {rate:g}; expected 0 to 1, for example 1.0e-5")
+    return options
+
+
+TrainerOptions = Annotated[dict[str, JsonValue], AfterValidator(_learnable)]
+"""Options for TRL, which checks them when the run starts."""
 
 
 class LoraOptions(Config):
     """A low-rank adapter instead of full fine-tuning (the paper does not say which it used)."""
 
-    r: int = Field(default=64, ge=1)
+    r: int = Field(default=64, ge=1, le=MOST)
     """Rank (own)."""
     alpha: int = Field(default=128, ge=1)
     """Scale of the update is alpha / r (own)."""
@@ -85,7 +98,7 @@ class ThinkSft(Config):
 
     type: Literal["think-sft"] = "think-sft"
     """Kind of the stage."""
-    examples: int = Field(default=500, ge=1)
+    examples: int = Field(default=500, ge=1, le=MOST)
     """Prompts to build examples from (paper)."""
     draft: Sampling = Sampling(temperature=1.0, max_tokens=512)
     """How the policy writes drafts (own)."""
@@ -101,9 +114,9 @@ class ThinkSft(Config):
     """Keep prompts whose draft has no weakness, with the draft as its own revision (own)."""
     replay: list[PromptSource] = Field(default_factory=list)
     """Plain prompts taught in the same format, not judged, against forgetting (own: none)."""
-    replay_examples: int = Field(default=0, ge=0)
+    replay_examples: int = Field(default=0, ge=0, le=MOST)
     """How many of them (own)."""
-    trainer: dict[str, JsonValue] = Field(default_factory=dict)
+    trainer: TrainerOptions = Field(default_factory=dict)
     """Options of TRL's SFTConfig; ours: one epoch (paper), learning_rate 1e-5, batch 16."""
 
 
@@ -118,7 +131,7 @@ class Grpo(Config):
     """Prompts of one update (paper)."""
     group_size: int = Field(default=5, ge=2)
     """Completions of one prompt (paper)."""
-    max_completion_tokens: int = Field(default=1536, ge=8)
+    max_completion_tokens: int = Field(default=1536, ge=8, le=MOST)
     """Tokens of draft, reflection and revision together (paper: sequences of at most 1,536)."""
     temperature: float = Field(default=1.0, gt=0)
     """Rollout temperature (paper)."""
@@ -128,7 +141,7 @@ class Grpo(Config):
     """Share of the latest judge calls that may fail before the run pauses (own)."""
     diagnostics_every: int = Field(default=10, ge=0)
     """Full scorecards of a sample every so many steps; 0 never (own)."""
-    diagnostics_texts: int = Field(default=16, ge=2)
+    diagnostics_texts: int = Field(default=16, ge=2, le=MOST)
     """Texts in that sample: draft and revision of half as many completions (own)."""
     reference: str | JudgeConfig | None = None
     """A second judge that checks every veto, so that the false-veto rate is measured (own: none)."""
@@ -136,8 +149,16 @@ class Grpo(Config):
     """Steps between checkpoints; a killed run loses at most these (own)."""
     fast_rollouts: bool | None = None
     """Sample with Rubrica's own decode loop; None: on a CPU only (own)."""
-    trainer: dict[str, JsonValue] = Field(default_factory=dict)
+    trainer: TrainerOptions = Field(default_factory=dict)
     """Options of TRL's GRPOConfig; ours: learning_rate 1e-6 (paper), beta 0.001 (paper), constant schedule."""
+
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        if (count := self.steps * self.prompts_per_step * self.group_size) > MOST:
+            raise ValueError(
+                f"steps x prompts_per_step x group_size is {count:.3g} completions; expected at most {MOST:,}"
+            )
+        return self
 
 
 StageConfig = Annotated[ThinkSft | Grpo, Field(discriminator="type")]
@@ -148,9 +169,9 @@ class EvaluateConfig(Config):
 
     suites: list[NonEmpty] = Field(default_factory=list)
     """Names of suites; empty evaluates nothing (own)."""
-    trials: int = Field(default=3, ge=1)
+    trials: int = Field(default=3, ge=1, le=MOST)
     """Independent samples of every prompt (paper: 3)."""
-    samples: int | None = Field(default=None, ge=1)
+    samples: int | None = Field(default=None, ge=1, le=MOST)
     """Prompts of each suite, None for all (own)."""
 
 
@@ -159,7 +180,7 @@ class Recipe(Config):
 
     name: Slug
     """Name of the run."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of everything random (own)."""
     policy: PolicySource
     """The model that is aligned."""
