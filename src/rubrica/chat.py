@@ -1,8 +1,9 @@
 """One OpenAI-compatible chat endpoint: bounded, retried, rate-limited calls in a background thread.
 
 Shared by the judge and the generator that speak to a server. A call ends in one of three ways: a
-:class:`ChatReply`; a :class:`CallFailed` with the reason; or, when nothing could ever work (no such model,
-wrong key, nobody listening) and no call has succeeded yet, the error class that the caller named.
+:class:`ChatReply`; a :class:`CallFailed` with the reason; or, while no call has succeeded, the error class
+that the caller named: at once where nothing could ever work (no such model, wrong key, nobody listening), else
+when the first few calls have failed.
 """
 
 import asyncio
@@ -21,7 +22,6 @@ from urllib.parse import urlsplit, urlunsplit
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import JsonValue
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from rubrica.core.errors import RubricaError, UsageError
 from rubrica.core.limits import Clock, RateLimit
@@ -30,6 +30,8 @@ from rubrica.core.wire import ChatReply, ChatRequest, read_reply
 
 MAX_BODY = 1_000_000
 """Bytes of a reply's body that are read at most."""
+FIRST_CALLS = 3
+"""Calls that may fail, retries included, before the first success."""
 _RETRIED = {408, 409, 429}
 _REMEDIES = {
     401: "put a valid key into the environment variable {key_env}",
@@ -108,6 +110,8 @@ class Chat:
         self.retries, self.backoff, self.limit = retries, backoff, RateLimit(rpm, tpm)
         self.reached = False
         """True once a call has succeeded: from then on no single failure condemns the endpoint."""
+        self.missed = 0
+        """Calls that failed after all their attempts."""
         self.refused: set[str] = set()
         """Options that the endpoint does not take: ``seed``, ``max_tokens``, ``logprobs``."""
         self._base_url, self._concurrency = base_url, concurrency
@@ -201,29 +205,28 @@ class Session:
     async def call(self, request: ChatRequest, clock: Clock) -> ChatReply:
         """Make one call within ``clock``; raises ``CallFailed``, or the endpoint's ``unusable`` error."""
         chat = self._chat
-        pauses: list[float] = [
-            random.uniform(0.5, 1.0) * chat.backoff * 2.0**n for n in range(chat.retries + 1)
-        ]
-
-        def wait(state: RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            asked = error.wait if isinstance(error, _Transient) else 0.0
-            return max(asked, pauses[state.attempt_number - 1])
-
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(_Transient),
-            # A pause that outlasts the task would only delay the news.
-            stop=lambda state: state.attempt_number > chat.retries or wait(state) >= clock.left,
-            wait=wait,
-            sleep=clock.pause,
-            reraise=True,
-        )
-        try:
-            reply: ChatReply = await retrying(self._attempt, request, clock)
-        except _Transient as error:
-            raise CallFailed(str(error)) from None
-        chat.reached = True
-        return reply
+        reason = f"no time left for another call (timeout: {chat.timeout:g} s)"
+        for number in range(chat.retries + 1):
+            if clock.spent:  # an attempt without time would hide why the one before failed
+                break
+            try:
+                reply = await self._attempt(request, clock)
+            except _Transient as error:
+                reason = str(error)
+                pause = max(error.wait, random.uniform(0.5, 1.0) * chat.backoff * 2.0**number)
+                if number == chat.retries or pause >= clock.left:
+                    break  # a pause that outlasts the task would only delay the news
+                await clock.pause(pause)
+            else:
+                chat.reached = True
+                return reply
+        chat.missed += 1
+        if not chat.reached and chat.missed >= FIRST_CALLS:
+            raise chat.unusable(
+                f"model {chat.model!r} at {chat.url}: the first {chat.missed} calls failed; last reason: {reason}; "
+                "mend the server, or raise timeout"
+            )
+        raise CallFailed(reason)
 
     async def _attempt(self, request: ChatRequest, clock: Clock) -> ChatReply:
         letters = sum(len(message.content) for message in request.messages)
@@ -233,7 +236,9 @@ class Session:
                 async with asyncio.timeout(seconds):
                     body = await self._fetch(request)
             except (TimeoutError, openai.APITimeoutError):
-                raise _Transient(f"no reply within {seconds:.3g} s") from None
+                raise _Transient(
+                    f"no reply within {seconds:.3g} s (timeout: {self._chat.timeout:g} s)"
+                ) from None
         try:
             return read_reply(body)
         except ValueError as error:

@@ -439,7 +439,7 @@ def asked(server: FakeServer) -> list[tuple[str, str]]:
     [
         (lambda body: error(401, "no key"), ("HTTP 401", "OPENAI_API_KEY")),
         (lambda body: error(404, "no model"), ("HTTP 404", "check the model's name", "ends in /v1")),
-        (lambda body: error(500, "boom"), ("no text got a total", "HTTP 500: boom", "mend the judge")),
+        (lambda body: error(500, "boom"), ("the first 3 calls failed", "HTTP 500: boom", "mend the server")),
         (lambda body: Reply(b"<html>"), ("no text got a total", "no chat completion", "mend the judge")),
         (lambda body: completion("Well, who knows."), ("no text got a total", "mend the judge")),
         (nan, ("no text got a total", "log-probability nan", "mend the judge")),

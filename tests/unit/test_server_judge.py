@@ -6,10 +6,11 @@ import time
 import pytest
 
 from fake_server import FakeServer, Reply, completion, error
+from rubrica.chat import CallFailed, Chat, Session
 from rubrica.core.errors import JudgeError, UsageError
 from rubrica.core.limits import RateLimit
 from rubrica.core.records import Label, Message, Outcome, Prompt, Query, Question, QuestionKind
-from rubrica.core.wire import TokenLogprob
+from rubrica.core.wire import ChatRequest, TokenLogprob
 from rubrica.judges.server import ServerJudge, read_logprobs
 
 GATE = Question(id="g", kind=QuestionKind.GATE, text="Is it safe?", clause="c")
@@ -289,6 +290,35 @@ def test_nobody_listening_is_one_clear_error(fake_server):
     with pytest.raises(JudgeError, match=r"127\.0\.0\.1.*start the server"):
         list(judge(fake_server, timeout=30.0).answer([query()] * 20))
     assert time.monotonic() - start < 15.0
+
+
+def test_a_server_that_never_answers_is_given_up_after_three_calls(fake_server):
+    fake_server.answer = lambda body: Reply(GOOD.body, delay=60.0)
+    subject = judge(fake_server, timeout=0.4, concurrency=2)
+    with pytest.raises(
+        JudgeError, match=r"first \d calls failed.*no reply within .*timeout: 0.4 s.*raise timeout"
+    ):
+        list(subject.answer([query(f"text {n}") for n in range(60)]))
+    assert len(fake_server.requests) <= 3 * 5 + 5, "three calls of up to five attempts, and one under way"
+
+
+@pytest.mark.parametrize(
+    ("left", "reason", "asked"), [(0.0, r"no time left.*timeout: 10 s", 0), (0.8, "HTTP 503", 1)]
+)
+def test_an_attempt_without_time_is_not_made_and_hides_no_cause(fake_server, left, reason, asked):
+    fake_server.answer = lambda body: error(503, "loading", retry_after="0.4")
+
+    async def call() -> None:
+        chat = Chat("m", fake_server.url, unusable=JudgeError, timeout=10.0)
+        async with chat.client() as client:
+            session = Session(chat, client)
+            clock = session.clock()
+            clock.left = left
+            await session.call(ChatRequest(messages=PROMPT.messages, max_tokens=1), clock)
+
+    with pytest.raises(CallFailed, match=reason):
+        asyncio.run(call())
+    assert len(fake_server.requests) == asked
 
 
 @pytest.mark.parametrize(

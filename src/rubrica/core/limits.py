@@ -43,6 +43,11 @@ class Clock:
         self.left = seconds
         self._attempt = seconds / 2
 
+    @property
+    def spent(self) -> bool:
+        """True when less is left than a tenth of what one attempt may take."""
+        return self.left < self._attempt / 10
+
     @contextmanager
     def running(self) -> Iterator[float]:
         """Charge the time inside the block; gives the seconds that one attempt may take: half of all."""
