@@ -139,6 +139,19 @@ def test_what_is_not_one_offered_label_is_no_verdict(text, allowed):
     assert 0 < len(parsed.reason) < 200
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("  I cannot\nhelp. ", "no label that stands by itself; it said 'I cannot help.'"),
+        ("\x1b[31mhm" + "!" * 99, r"no label that stands by itself; it said '\x1b[31mhm" + "!" * 52 + "…'"),
+        ("Score: A\nScore: B", "contradictory labels: A, B; it said 'Score: A Score: B'"),
+        (" ", "empty reply"),
+    ],
+)
+def test_a_reply_without_a_verdict_is_shown_by_its_beginning(text, reason):
+    assert parse_reply(text, GRADED) == (None, reason)
+
+
 @given(st.text(max_size=80).filter(lambda t: "{" not in t), st.sampled_from(["A", "F"]))
 def test_a_contrary_verdict_in_the_prose_before_a_verdict_is_never_outvoted(prose, grade):
     other = "F" if grade == "A" else "A"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rubrica.cli.output import JsonFlag, console, error_line, note, plain, print_json
+from rubrica.cli.output import JsonFlag, console, error_line, note, plain, plural, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,8 +122,8 @@ def _say_what_is_missing(scored: "Sequence[ScoredText]") -> None:
     reasons = Counter(v.reason or v.outcome.value for v in verdicts if v.outcome in broken)
     why = "no question applies to them; use a program that does"
     if reasons:
-        reason, count = reasons.most_common(1)[0]
-        why = f"{count} of {reasons.total()} answers are missing because: {reason}"
+        reason = reasons.most_common(1)[0][0]
+        why = f"{plural(reasons.total(), 'answer')} missing, most often because: {reason}"
         why += "; mend the judge, then the same command asks for the missing answers alone"
     if len(without) < len(scored):
         note(f"{len(without)} of {len(scored)} texts without a total: {why}")

@@ -15,6 +15,8 @@ from rubrica.core.records import Label
 MAX_REPLY = 20_000
 """Longer replies are no verdict. Characters."""
 _MAX_REASON = 2_000
+_SHOWN = 60
+"""Characters of a reply without a verdict that its reason shows."""
 
 _SURFACES = {label.value.casefold(): label for label in Label} | {
     "a+": Label.A,
@@ -64,7 +66,9 @@ def parse_reply(text: str, allowed: Collection[Label]) -> Parsed:
     try:
         return _parse(text, allowed)
     except _NoVerdict as why:
-        return Parsed(None, str(why))
+        said = " ".join(text[:_MAX_REASON].split())
+        said = said if len(said) <= _SHOWN else said[: _SHOWN - 1] + "…"
+        return Parsed(None, f"{why}; it said {said!r}" if said else str(why))
 
 
 def _parse(text: str, allowed: Collection[Label]) -> Parsed:
