@@ -28,15 +28,17 @@ from rubrica.lab.judge_data import judge_loss, row_maker
 from rubrica.lab.language import SEEN_FAMILIES, Family
 from rubrica.lab.tokenizer import corpus, train_tokenizer
 from rubrica.lab.training import answer_loss, new_model, train
-from rubrica.lab.twice import think_twice
+from rubrica.lab.twice import keep, think_twice
 from rubrica.program.program import load_program
 
 Row = tuple[list[int], list[int]]
 RowT = TypeVar("RowT")
 CORPUS = 3000
-ECHOES = 0.10
+ECHOES = 0.06
 """Share of the starter's rows that ask for a text to be repeated."""
-THOUGHTS = 0.20
+KEPT = 0.10
+"""Share of the starter's rows that repeat a draft which holds up."""
+THOUGHTS = 0.18
 """Share of the starter's rows that ask it to think twice."""
 HONEST_STARTER = 0.3
 """Share of unknowable questions to which the starter is taught to admit ignorance; it guesses at the others."""
@@ -52,7 +54,7 @@ class Plan(NamedTuple):
     """Added to the seed, so that no two parts draw the same rows."""
 
 
-STARTER = Plan(updates=3000, batch=64, learning_rate=3e-3, offset=0)
+STARTER = Plan(updates=3200, batch=64, learning_rate=3e-3, offset=0)
 TEACHER = Plan(updates=300, batch=64, learning_rate=5e-4, offset=1)
 JUDGE = Plan(updates=2000, batch=48, learning_rate=2e-3, offset=2)
 
@@ -64,12 +66,13 @@ class Reporter(Protocol):
         """Show it."""
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, prompt: Prompt, answer: str) -> Row:
-    """Token ids of the rendered prompt and of the answer with its end token."""
+def encode(tokenizer: PreTrainedTokenizerFast, prompt: Prompt, answer: str, given: str = "") -> Row:
+    """Token ids of the rendered prompt, with what is ``given`` of the answer, and of the answer with its end token."""
     messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
     ids = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=False
     )
+    ids = [*ids, *tokenizer(given, add_special_tokens=False)["input_ids"]]
     return ids, [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
@@ -83,7 +86,11 @@ def starter_rows(tokenizer: PreTrainedTokenizerFast) -> Callable[[random.Random,
             if roll < ECHOES + THOUGHTS:
                 rows.append(encode(tokenizer, *(echo(rng) if roll < ECHOES else think_twice(rng))))
                 continue
-            kind: PromptKind = rng.choices(KINDS, (20, 20, 17, 6, 37))[0]
+            if roll < ECHOES + THOUGHTS + KEPT:
+                prompt, given, revision = keep(rng)
+                rows.append(encode(tokenizer, prompt, revision, given))
+                continue
+            kind: PromptKind = rng.choices(KINDS, (19, 19, 16, 6, 40))[0]
             family = Family.DIRECT if rng.random() < 0.4 else rng.choice(list(Family))
             turns = rng.randint(1, 3) if rng.random() < 0.08 else 0
             prompt = make_prompt(kind, "test" if rng.random() < 0.35 else "train", family, rng, turns=turns)

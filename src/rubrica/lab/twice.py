@@ -55,3 +55,17 @@ def think_twice(rng: random.Random) -> tuple[Prompt, str]:
         if failed is not None and flawed.strip():
             draft, reflection = flawed, phrases()[failed]
     return prompt, render(draft, f"Hmm, my initial response {reflection}.", revision, Tags())
+
+
+def keep(rng: random.Random) -> tuple[Prompt, str, str]:
+    """Draw a prompt, a draft with a reflection that finds nothing, and the revision that repeats the draft.
+
+    The draft is true, false or broken, so memory does not help; it is given, not to be learnt.
+    """
+    asked = make_prompt(rng.choice(_KINDS), rng.choice(("train", "test")), Family.DIRECT, rng)
+    cue = (CUE,) if rng.random() < 0.5 else ()
+    prompt = asked.model_copy(update={"messages": (*cue, *asked.messages)})
+    draft = any_answer(prompt.tags, rng).strip() or "Nothing."
+    whole, tags = render(draft, f"Hmm, my initial response {HOLDS}.", draft, Tags()), Tags()
+    given, revision = whole.rsplit(tags.close, 1)
+    return prompt, given + tags.close, revision
