@@ -107,6 +107,7 @@ def test_pairs_give_accuracy_with_and_without_ties_and_unknown_apart(place, caps
 def test_the_printed_report_names_every_number(place, capsys):
     printed = run(place, capsys, pairs(("good", "rude"), ("good", "lost")))
     assert "4 texts, 1 without a total" in printed
+    assert "mean total +0.417 [-1.000, +1.000], n=3" in printed
     assert "1 wins, 0 ties, 0 losses; 1 pairs without two totals, in no rate" in printed
     assert "strict accuracy 100.0% [20.7%, 100.0%], n=1" in printed
 

@@ -58,6 +58,13 @@ def test_mean_interval_by_hand():
     assert found.method == "t"
 
 
+def test_an_interval_does_not_leave_the_range_of_its_values():
+    # mean 2/3, s^2 = 1/3, half = 4.302653 sqrt(1/9) = 1.434: [-0.768, 2.101] without bounds
+    found = mean_interval([1, 1, 0], bounds=(-1.0, 1.0))
+    assert found.low == pytest.approx(2 / 3 - 4.302652730 / 3, rel=1e-8)
+    assert found.high == 1.0
+
+
 def test_one_value_has_no_interval_and_says_so():
     found = mean_interval([0.25])
     assert (found.low, found.value, found.high) == (0.25, 0.25, 0.25)

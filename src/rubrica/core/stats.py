@@ -35,9 +35,17 @@ def wilson(k: int, n: int, *, level: float = 0.95, name: str = "rate", group: st
 
 
 def mean_interval(
-    values: Sequence[float], *, level: float = 0.95, name: str = "mean", group: str = ""
+    values: Sequence[float],
+    *,
+    level: float = 0.95,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    name: str = "mean",
+    group: str = "",
 ) -> Estimate:
-    """Return the mean with Student's t interval; one value alone gets no width and says so."""
+    """Return the mean with Student's t interval; one value alone gets no width and says so.
+
+    The interval is cut to ``bounds``, between which every possible value lies.
+    """
     _check_level(level)
     data = _finite(values, name)
     n, mean = len(data), _mean(data)
@@ -46,7 +54,8 @@ def mean_interval(
             name=name, group=group, value=mean, low=mean, high=mean, n=1, method="none (one value)"
         )
     half = _quantile(level, n - 1) * float(np.std(data, ddof=1)) / math.sqrt(n)
-    return Estimate(name=name, group=group, value=mean, low=mean - half, high=mean + half, n=n, method="t")
+    low, high = max(bounds[0], mean - half), min(bounds[1], mean + half)
+    return Estimate(name=name, group=group, value=mean, low=low, high=high, n=n, method="t")
 
 
 def cluster_interval(

@@ -51,7 +51,7 @@ class ScoreReport(Record):
     texts: int
     without_total: int
     mean: Estimate | None
-    """Mean total of the texts that have one, with Student's t interval."""
+    """Mean total of the texts that have one, with Student's t interval, cut to [-1, 1]."""
     accuracy: Accuracy | None
     """Only for preference pairs."""
     usage: Usage
@@ -126,7 +126,7 @@ def report_of(scored: Sequence[ScoredText], usage: Usage, given: Input, judge: s
     return ScoreReport(
         texts=len(scored),
         without_total=len(scored) - len(totals),
-        mean=mean_interval(totals, name="total") if totals else None,
+        mean=mean_interval(totals, bounds=(-1.0, 1.0), name="total") if totals else None,
         accuracy=accuracy([s.card.total for s in scored]) if given.paired else None,
         usage=usage,
         judge=judge,
