@@ -374,5 +374,5 @@ def build(path: Path, *, hostile: bool = False) -> Path:
     _grpo(run, source, rng, hostile)
     for result in evaluations(hostile):
         write_json(path / "eval" / f"{result.label}-{content_hash(result.label, 4)}.json", result)
-    run.store.close()
+    run.close()
     return path

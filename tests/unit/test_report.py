@@ -107,7 +107,7 @@ def test_a_long_run_stays_small(tmp_path: Path) -> None:
     rng = random.Random(5)
     run = Run.start(tmp_path / "run", sample_run.Recipe(), sample_run.program(), seed=0)
     stage = run.stage(2, "grpo")
-    run.store.close()
+    run.close()
     rows = [
         {
             "step": step,
@@ -431,7 +431,7 @@ def test_the_last_quarter_has_at_least_one_step(run_dir: Path) -> None:
 def test_a_run_that_has_only_started_says_what_is_missing(tmp_path: Path) -> None:
     run = Run.start(tmp_path / "run", sample_run.Recipe(), sample_run.program(), seed=0)
     run.stage(1, "think-sft").log(1, {"loss": 2.0})
-    run.store.close()
+    run.close()
     page = Page(render_report(tmp_path / "run"))
     for words in (
         "Not finished when this was written: 01-think-sft.",
@@ -448,14 +448,14 @@ def test_a_folder_without_a_run_and_a_broken_evaluation_are_named(tmp_path: Path
     with pytest.raises(UsageError, match=r"no run here \(no recipe.yaml\)"):
         write_report(tmp_path)
     run = Run.start(tmp_path / "run", sample_run.Recipe(), sample_run.program(), seed=0)
-    run.store.close()
+    run.close()
     (tmp_path / "run" / "eval" / "x.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"x\.json: not a JSON file"):
         write_report(tmp_path / "run")
 
 
 def test_a_program_edited_after_the_run_is_pointed_out(tmp_path: Path) -> None:
-    Run.start(tmp_path / "run", sample_run.Recipe(), sample_run.program(), seed=0).store.close()
+    Run.start(tmp_path / "run", sample_run.Recipe(), sample_run.program(), seed=0).close()
     path = tmp_path / "run" / "program.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("filler", "padding"), encoding="utf-8")
     assert "program.yaml was changed after the run" in Page(render_report(tmp_path / "run")).text

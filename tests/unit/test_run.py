@@ -33,7 +33,7 @@ def path(tmp_path):
 
 def start(path, recipe=None, prog=None, **options):
     run = Run.start(path, recipe or Recipe(), prog or program(), seed=3, **options)
-    run.store.close()
+    run.close()
     return run
 
 
@@ -43,6 +43,7 @@ def start(path, recipe=None, prog=None, **options):
 def test_a_run_explains_itself(path):
     start(path)
     assert {p.name for p in path.iterdir()} == {
+        ".lock",
         "recipe.yaml",
         "program.yaml",
         "environment.json",
@@ -67,6 +68,14 @@ def test_resume_takes_the_same_recipe_and_program_only(path):
         start(path, Recipe(rate=2e-6), resume=True)
     with pytest.raises(UsageError, match="another program"):
         start(path, prog=program("Is it true?"), resume=True)
+
+
+def test_two_processes_do_not_work_on_one_run(path):
+    with Run.start(path, Recipe(), program(), seed=3):
+        with pytest.raises(UsageError, match="another process is at work on this run"):
+            start(path, resume=True)
+        Run.open(path).close()
+    start(path, resume=True)
 
 
 def test_places_that_hold_something_else_are_left_alone(tmp_path):
@@ -96,7 +105,7 @@ def test_an_empty_directory_is_a_place_to_start(path):
 def test_open_is_read_only(path, tmp_path):
     start(path)
     run = Run.open(path)
-    with run.store, pytest.raises(StorageError):
+    with run, pytest.raises(StorageError):
         run.store.put("program", "p", program())
     with pytest.raises(UsageError, match=r"no run here \(no recipe.yaml\)"):
         Run.open(tmp_path)

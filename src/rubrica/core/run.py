@@ -4,6 +4,7 @@ RUN/recipe.yaml, program.yaml, environment.json, store.sqlite, stages/NN-type/{m
 eval/*.json, report.html. A stage is done when its ``summary.json`` exists; everything before that is resumable.
 """
 
+import fcntl
 import json
 import math
 import os
@@ -11,10 +12,11 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from types import TracebackType
+from typing import NamedTuple, Self, TextIO
 
 from pydantic import BaseModel
 
@@ -25,7 +27,7 @@ from rubrica.core.store import Store
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pydantic", "openai")
 # what a start that was killed before it wrote recipe.yaml leaves behind; starting again is safe
-_BEFORE_RECIPE = {"eval", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm", "program.yaml"}
+_BEFORE_RECIPE = {".lock", "eval", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm", "program.yaml"}
 _BEFORE_RECIPE |= {"environment.json", "program.yaml.tmp", "environment.json.tmp", "recipe.yaml.tmp"}
 _FULL = 1 << 18
 """Free bytes below which a failed write is put down to a full disk."""
@@ -182,11 +184,38 @@ def _torn(path: Path) -> bool:
         return file.read() != b"\n"
 
 
-class Run:
-    """An open run directory and its store."""
+def _lock(path: Path) -> TextIO:
+    """Claim a run directory until the file is closed, or the process ends in any way."""
+    file = (path / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UsageError(f"{path}: another process is at work on this run; wait for it, or stop it") from None
+    except OSError:
+        pass  # a file system without locks
+    return file
 
-    def __init__(self, path: Path, store: Store) -> None:
-        self.path, self.store = path, store
+
+class Run:
+    """An open run directory and its store. Use as a context manager, or call :meth:`close`."""
+
+    def __init__(self, path: Path, store: Store, lock: TextIO | None = None) -> None:
+        self.path, self.store, self._lock = path, store, lock
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the store, and let go of the directory."""
+        self.store.close()
+        if self._lock is not None:
+            self._lock.close()
 
     @classmethod
     def start(
@@ -194,7 +223,8 @@ class Run:
     ) -> "Run":
         """Create a run directory, or continue one whose recipe is the same.
 
-        Raises ``UsageError`` when the directory holds another run, or holds one and ``resume`` is not asked for.
+        Raises ``UsageError`` when the directory holds another run, holds one and ``resume`` is not asked for, or
+        another process is at work on it.
         """
         if (path / "recipe.yaml").exists():
             if not resume:
@@ -216,16 +246,20 @@ class Run:
             if "recipe.yaml" not in there and not there <= _BEFORE_RECIPE:
                 raise UsageError(f"{path}: exists, is not empty and holds no run; choose another --out")
             (path / "eval").mkdir(parents=True, exist_ok=True)
+            lock = _lock(path)
         except OSError as error:
             raise StorageError(
                 f"{path}: cannot be created ({error.strerror}); choose another --out"
             ) from error
-        store = Store(path / "store.sqlite")
-        if not (path / "recipe.yaml").exists():
-            write_atomic(path / "program.yaml", dump_yaml(program))
-            write_json(path / "environment.json", environment(recipe, program, seed))
-            write_atomic(path / "recipe.yaml", dump_yaml(recipe))  # last: marks the run as started
-        return cls(path, store)
+        with ExitStack() as opened:
+            opened.enter_context(lock)
+            store = opened.enter_context(Store(path / "store.sqlite"))
+            if not (path / "recipe.yaml").exists():
+                write_atomic(path / "program.yaml", dump_yaml(program))
+                write_json(path / "environment.json", environment(recipe, program, seed))
+                write_atomic(path / "recipe.yaml", dump_yaml(recipe))  # last: marks the run as started
+            opened.pop_all()
+        return cls(path, store, lock)
 
     @classmethod
     def open(cls, path: Path) -> "Run":

@@ -48,7 +48,7 @@ def align(
     folder = model_folder(recipe.policy, around)
     check_models(recipe, prompts, folder, around)
     run = Run.start(out, recipe, program, seed=recipe.seed, resume=resume)
-    with run.store, quiet():
+    with run, quiet():
         _keep_prompts(run, prompts)
         judge = make_judge(recipe.judge, secret=run.store.secret, builtin=dict(around.judges))
         context = Context(

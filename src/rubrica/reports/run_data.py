@@ -90,7 +90,7 @@ class RunData:
             )
             self.think = self._run.store.all("think-example", ThinkExample)
         except BaseException:
-            self._run.store.close()
+            self._run.close()
             raise
         self.card = cache(self._card)
         self.prompt = cache(self._prompt)
@@ -101,7 +101,7 @@ class RunData:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._run.store.close()
+        self._run.close()
 
     @property
     def name(self) -> str:
