@@ -129,7 +129,7 @@ def test_a_judge_that_dies_while_it_judges_drafts(place: Path, fake_server: Fake
     failed = run("align", str(recipe), "--out", str(out), timeout=400)
     assert failed.returncode == 1 and "Traceback" not in failed.stderr, failed.stderr
     assert "none of 4 examples can be trained on" in failed.stderr and "the judge left" in failed.stderr
-    assert "use a teacher, a better judge, or other prompts" in failed.stderr
+    assert "to go on: " in failed.stderr and "mend the judge, then --resume asks" in failed.stderr
     with Store(out / "store.sqlite", read_only=True) as store:
         assert store.count_verdicts()[0] == 7
     kept = {body["messages"][-1]["content"] for body in fake_server.requests[:7]}

@@ -172,7 +172,7 @@ def test_trainer_options_are_checked_by_trl(tmp_path):
         grpo_arguments(grpo_size(CONFIG), {"num_generations": 3}, *here)
     with pytest.raises(DataError, match="refuses these options"):
         sft_arguments({"lr_scheduler_type": "zigzag"}, *here)
-    with pytest.raises(TrainingError, match="4 does not divide the 6 completions"):
+    with pytest.raises(DataError, match="4 does not divide the 6 completions"):
         grpo_arguments(grpo_size(CONFIG), {"per_device_train_batch_size": 4}, *here)
     made = grpo_arguments(grpo_size(CONFIG), {"per_device_train_batch_size": 2}, *here)
     assert (made.gradient_accumulation_steps, made.steps_per_generation, made.generation_batch_size) == (

@@ -17,8 +17,10 @@ from rubrica.core.records import (
     Outcome,
     Prompt,
     Query,
+    Response,
     Sampling,
     Scorecard,
+    ThinkExample,
     Verdict,
 )
 from rubrica.core.store import Store
@@ -42,6 +44,7 @@ from rubrica.program.pooling import pool
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.config import ThinkSft
 from rubrica.recipes.examples import CallLost, ExampleBuilder, NoReflection, build_summary, written_by
+from rubrica.recipes.think_sft import nothing_to_train_on
 
 TAGS = Tags()
 PROG = program(
@@ -405,3 +408,43 @@ def test_a_failed_verdict_never_changes_a_reward(preset):
                 assert reward is None or reward == whole
                 seen["none" if reward is None else "same"] += 1
     assert seen["same"] > 100 and seen["none"] > 100
+
+
+@pytest.mark.parametrize(
+    ("dropped", "kind", "remedy"),
+    [
+        (
+            ["revision was cut off"] * 4 + ["revision is worse than the draft"],
+            TrainingError,
+            "; raise revision.max_tokens",
+        ),
+        (["draft was cut off"], TrainingError, "; raise draft.max_tokens"),
+        (
+            ["revision is worse than the draft"],
+            TrainingError,
+            "; use a teacher, a better judge, or other prompts",
+        ),
+        (
+            ["no total: the judge left questions unanswered"],
+            JudgeError,
+            "then --resume asks for the missing answers",
+        ),
+    ],
+)
+def test_a_stage_without_rows_says_what_would_help(dropped, kind, remedy):
+    response = Response(id="r", prompt_id="p", text="x", model="m", sampling=Sampling(), tokens=1)
+    examples = [
+        ThinkExample(
+            id="e",
+            prompt_id="p",
+            draft=response,
+            reflection="",
+            weakness=None,
+            draft_card="c",
+            dropped=reason,
+        )
+        for reason in dropped
+    ]
+    error = nothing_to_train_on("01-think-sft", examples)
+    assert type(error) is kind and str(error).endswith(remedy)
+    assert f"none of {len(dropped)} examples can be trained on: {dropped[0]} (" in str(error)

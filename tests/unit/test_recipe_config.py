@@ -16,6 +16,7 @@ from rubrica.core.records import Message, Prompt
 from rubrica.program.program import load_program
 from rubrica.recipes.config import Grpo, LabPrompts, Recipe, ThinkSft
 from rubrica.recipes.context import Surroundings
+from rubrica.recipes.examples import REFLECTION_TOKENS
 from rubrica.recipes.forecast import forecast
 from rubrica.recipes.prompts import arrange, gather, in_order
 
@@ -111,24 +112,64 @@ def test_forecast_of_the_paper_counts_every_question_about_every_text():
     assert found.diagnostic_calls == 11 * 16 * 167
 
 
-def test_dry_run_prints_the_forecast_without_torch_and_writes_nothing(tmp_path):
+def test_tokens_that_a_judge_writes_follow_its_mode():
+    hhh, asked = load_program("hhh"), 4 * 2 * 167  # drafts and revisions of 4 examples
+    for judge, each in (("lab", 1), ({"spec": "openai:m@http://x", "mode": "reason"}, 30)):
+        found = forecast(recipe(judge=judge, stages=[{"type": "think-sft", "examples": 4}]), hhh)
+        assert found.judge_completion_tokens == asked * each + 4 * REFLECTION_TOKENS
+
+
+def dry_run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """``rubrica align --dry-run --json``, which fails if it imports torch."""
     code = (
         "import sys\n"
         "from rubrica.cli import main\n"
         "try:\n"
-        f"    main(['align', {str(PAPER)!r}, '--dry-run', '--json', '--set', 'stages.1.steps=50'])\n"
-        "except SystemExit as end:\n"
-        "    assert not end.code, end.code\n"
-        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'openai'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+        "    main(['align', *sys.argv[1:], '--dry-run', '--json'])\n"
+        "finally:\n"
+        "    heavy = {'torch', 'transformers', 'trl', 'datasets', 'openai'} & set(sys.modules)\n"
+        "    assert not heavy, heavy\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    said = [sys.executable, "-c", code, *words]
+    return subprocess.run(said, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
+
+
+def test_dry_run_prints_the_forecast_without_torch_and_writes_nothing(tmp_path):
+    done = dry_run(tmp_path, str(PAPER), "--set", "stages.1.steps=50")
     printed = json.loads(done.stdout)
     assert printed["forecast"]["judge_calls"] == 1_336_000 and printed["plan"]["name"] == "qa-lign-8b"
+    # the plan is known before the prompts are there, but the recipe cannot run
+    said = f"prompts.train.0: data/wildjailbreak-rl-1600.jsonl: no such file in {tmp_path}"
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("stages.1.steps=3", None),
+        ("prompts.train=[none.txt]", "r.yaml with --set: prompts.train.0: none.txt: no such file in"),
+        ("prompts.train=[owner/name]", None),
+        ("program=none.yaml", "r.yaml with --set: program: none.yaml: no such file in"),
+        ("policy.chat_template=none.jinja", "policy.chat_template: none.jinja: no such file in"),
+        ("policy.model=lab:startr", "did you mean 'starter'?"),
+        ("prompts.mix={nope: 1}", "no prompt has kind 'nope'"),
+        ("stages.0={type: think-sft, reflection: template}", "needs a phrase for every question"),
+        ("judge=openai:ok", "expected openai:MODEL@URL"),
+        ("evaluate.suites=[lba]", "did you mean 'lab'?"),
+        ("stages.0.examples=5", "examples: 5 needs more prompts than the 3 given"),
+        ("stages.0.examples=3", "think-SFT takes all of its 3 prompts"),
+    ],
+)
+def test_dry_run_checks_all_that_needs_no_torch(tmp_path, setting, said):
+    (tmp_path / "p.txt").write_text("a\nb\nc\n")
+    (tmp_path / "r.yaml").write_text(
+        "name: r\npolicy: {model: m}\njudge: openai:m@http://x\nprogram: lab\nprompts: {train: [p.txt]}\n"
+        "stages: [{type: think-sft, examples: 2}, {type: grpo, steps: 2}]\n"
+    )
+    done = dry_run(tmp_path, "r.yaml", "--set", setting)
+    assert "Traceback" not in done.stderr and done.returncode == (2 if said else 0), done.stderr
+    assert (said or "checked when the run starts") in done.stderr
 
 
 # --- prompts ---

@@ -29,19 +29,17 @@ def align(
 ) -> None:
     """Align a model by a recipe: its stages in order, evaluation, report."""
     from rubrica.core.config import load_config
-    from rubrica.program.program import load_program
     from rubrica.recipes.config import Recipe
-    from rubrica.recipes.forecast import forecast
 
     loaded = load_config(Recipe, recipe, overrides or ())
     folder = out or Path("runs") / loaded.name
+    source = f"{recipe} with --set" if overrides else str(recipe)
     if dry_run:
-        program = load_program(loaded.program)
-        _show_plan(loaded, folder, forecast(loaded, program), as_json=as_json)
+        _dry_run(loaded, folder, source, as_json=as_json)
         return
     words = ["rubrica", "align", str(recipe), "--out", str(folder), "--resume"]
     words += [word for override in overrides or () for word in ("--set", override)]
-    run_recipe(loaded, folder, str(recipe), resume=resume, as_json=as_json, again=shlex.join(words))
+    run_recipe(loaded, folder, source, resume=resume, as_json=as_json, again=shlex.join(words))
 
 
 def run_recipe(
@@ -57,7 +55,7 @@ def run_recipe(
     """Run a recipe with one progress line on stderr.
 
     Ctrl-C (exit 130), a judge that fails too often, or a full disk leaves a run that the command ``again``
-    goes on with.
+    goes on with. What a stage cannot be trained on stays so: that takes another run.
     ``quiet`` prints no result on stdout.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -84,15 +82,35 @@ def run_recipe(
                 surroundings=default_surroundings(),
                 source=source,
             )
-        except (KeyboardInterrupt, JudgeError, ModelError, StorageError, TrainingError):
+        except (KeyboardInterrupt, JudgeError, ModelError, StorageError, TrainingError) as error:
             bars.stop()
-            if (folder / "recipe.yaml").exists():
+            if isinstance(error, TrainingError):
+                error_line("to start over: correct the recipe and choose another --out")
+            elif (folder / "recipe.yaml").exists():
                 error_line(f"to go on: {again}")
             raise
     if as_json:
         print_json(_result(folder, model))
     elif not quiet:
         console().print(f"run: {folder}\nmodel: {model}")
+
+
+def _dry_run(loaded: "Recipe", folder: Path, source: str, *, as_json: bool) -> None:
+    """Print plan and forecast, then check all that needs neither torch nor a model nor the network."""
+    from rubrica.recipes.align import prompts_of
+    from rubrica.recipes.checks import check_recipe, program_of
+    from rubrica.recipes.forecast import forecast
+    from rubrica.recipes.prompts import arrange, names_hub
+    from rubrica.recipes.surroundings import default_surroundings
+
+    program, around = program_of(loaded, source), default_surroundings()
+    _show_plan(loaded, folder, forecast(loaded, program), as_json=as_json)
+    check_recipe(loaded, program, source, around)
+    if names_hub(loaded):
+        note("not counted: prompts of a dataset on the hub")
+    else:
+        arrange(loaded, files=prompts_of, lab=around.prompts)
+    note("checked when the run starts: models and the trainers' options")
 
 
 def _result(folder: Path, model: Path) -> dict[str, object]:
@@ -131,7 +149,7 @@ def _show_plan(loaded: "Recipe", folder: Path, expected: "Forecast", *, as_json:
     for key in ("name", "policy", "teacher", "judge", "program", "out"):
         out.print(f"{key:<9}{plan[key]}", soft_wrap=True)
     out.print(f"{'stages':<9}{', '.join(stage.type for stage in loaded.stages)}")
-    table = Table("at most", "", box=None, show_header=False)
+    table = Table("at most", "", box=None)
     for name, value in expected.model_dump().items():
         table.add_row(name.replace("_", " "), f"{value:,}")
     out.print(table)

@@ -37,6 +37,8 @@ OPENING = "Hmm, my initial response"
 """How every reflection starts (paper, section A)."""
 NOTHING_TO_MEND = f"{OPENING} holds up. I will keep it as it is."
 """Reflection on a draft without a weakness (ours)."""
+NO_TOTAL = "no total: the judge left questions unanswered"
+"""Why an example is dropped that could not be judged."""
 WEAK_BELOW = GRADES[Label.B]
 """A grade worth less than this counts as a weakness (ours): C, D and F do, A and B do not."""
 MAX_REFLECTION_CHARACTERS = 600
@@ -158,7 +160,7 @@ def drop_reason(draft: Scorecard, revision: Scorecard, program: Program) -> str 
     the draft.
     """
     if draft.total is None or revision.total is None:
-        return "no total: the judge left questions unanswered"
+        return NO_TOTAL
     protected = {question.id for _, _, question in questions(program) if question.protected}
     verdicts = {v.question_id: v for p in revision.principles for d in p.dimensions for v in d.verdicts}
     failed = [id for id in verdicts if id in protected and verdicts[id].label is Label.FALSE]

@@ -12,10 +12,10 @@ from rubrica.core.errors import UsageError
 from rubrica.core.records import Prompt
 from rubrica.core.run import Run, Stage, disk_errors, write_json
 from rubrica.judges.factory import make_judge
-from rubrica.program.program import load_program
+from rubrica.recipes.checks import check_recipe, program_of
 from rubrica.recipes.config import Grpo, Recipe, StageConfig, ThinkSft
 from rubrica.recipes.context import Context, Progress, Surroundings, Weights
-from rubrica.recipes.prompts import StagePrompts, arrange
+from rubrica.recipes.prompts import StagePrompts, arrange, on_hub
 from rubrica.recipes.spending import Spending
 
 Announce = Callable[[str], None]
@@ -38,13 +38,14 @@ def align(
     ``JudgeError`` when the judge fails too often: everything judged so far is kept, and ``resume`` goes on.
     """
     around = surroundings or Surroundings()
-    program = load_program(recipe.program)
+    program = program_of(recipe, source)
+    check_recipe(recipe, program, source, around)
     prompts = arrange(recipe, files=prompts_of, lab=around.prompts)
-    from rubrica.recipes.checks import check_models, check_recipe
+    from rubrica.recipes.model_checks import check_models, check_training
     from rubrica.recipes.models import model_folder
     from rubrica.train.callbacks import quiet
 
-    check_recipe(recipe, program, source, around)
+    check_training(recipe, source)
     folder = model_folder(recipe.policy, around)
     check_models(recipe, prompts, folder, around)
     run = Run.start(out, recipe, program, seed=recipe.seed, resume=resume)
@@ -80,9 +81,8 @@ def align(
 
 def prompts_of(source: str) -> Sequence[Prompt]:
     """Return the prompts of a file or, where there is no such file, of a hub dataset's train split."""
-    path = Path(source).expanduser()
-    if path.exists() or path.suffix or source.count("/") != 1:
-        return load_prompts(path)
+    if not on_hub(source):
+        return load_prompts(Path(source).expanduser())
     import tempfile
 
     import datasets

@@ -1,40 +1,43 @@
 """What can be known to be wrong with a recipe before its run is started, so that a mistake costs nothing.
 
-Once a run is started its recipe is fixed; a mistake found later would cost the run as well.
+Once a run is started its recipe is fixed; a mistake found later would cost the run as well. What is checked here
+needs neither torch nor a model; the rest is in :mod:`rubrica.recipes.model_checks`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from rubrica.checkpoint import checkpoint_folder
 from rubrica.core.errors import UsageError
-from rubrica.core.records import Program, Prompt
-from rubrica.judges.factory import JudgeConfig, check_spec
-from rubrica.recipes.config import Grpo, Recipe, ThinkSft
+from rubrica.core.records import Program
+from rubrica.judges.factory import check_spec
+from rubrica.methods.qa_lign import missing_phrases
+from rubrica.program.program import load_program
+from rubrica.recipes.config import Recipe, ThinkSft
 from rubrica.recipes.context import Surroundings
-from rubrica.recipes.examples import REFLECTION_TOKENS
-from rubrica.recipes.grpo import grpo_size
-from rubrica.recipes.models import load_chat_format, model_folder
-from rubrica.recipes.prompts import StagePrompts
-from rubrica.recipes.think_sft import check_phrases
+from rubrica.recipes.prompts import on_hub
 from rubrica.recipes.writer import can_write
-from rubrica.train.arguments import Numerics, check_devices
-from rubrica.train.callbacks import quiet
-from rubrica.train.grpo import grpo_arguments
-from rubrica.train.sft import sft_arguments
+
+
+def program_of(recipe: Recipe, source: str) -> Program:
+    """Load the recipe's program; ``UsageError`` that names recipe and key when its file is not there."""
+    if recipe.program.endswith((".yaml", ".yml")):
+        _check_file(source, "program", recipe.program)
+    return load_program(recipe.program)
 
 
 def check_recipe(recipe: Recipe, program: Program, source: str, surroundings: Surroundings) -> None:
-    """Check what needs no model: devices, trainer options, suites, judges, phrases; ``UsageError`` or ``DataError``."""
-    check_devices()
-    _check_trainers(recipe, source)
+    """Check files, suites, names of the lab's models, judges and phrases; ``UsageError``."""
+    for key, path in _files(recipe):
+        _check_file(source, key, path)
+    for model in filter(None, (recipe.policy, recipe.teacher)):
+        surroundings.model(model.model)
     for suite in recipe.evaluate.suites:
         if surroundings.check_suite is not None:
             surroundings.check_suite(suite)
-    _check_judge(recipe.judge, surroundings)
+    check_spec(recipe.judge, surroundings.judges)
     for stage in recipe.stages:
         if stage.reference is not None:
-            _check_judge(stage.reference, surroundings)
+            check_spec(stage.reference, surroundings.judges)
         if not isinstance(stage, ThinkSft):
             continue
         if stage.reflection == "template":
@@ -46,48 +49,31 @@ def check_recipe(recipe: Recipe, program: Program, source: str, surroundings: Su
             )
 
 
-def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundings: Surroundings) -> None:
-    """Check that tags survive the policy's tokenizer and that every prompt fits each model that answers it.
-
-    Raises ``UsageError`` that names the tags that work, or the prompt and the limit; ``ModelError`` for a folder
-    that holds no model.
-    """
-    chat = load_chat_format(policy, recipe.policy.chat_template)
-    answered = [*prompts.sft, *prompts.replay]
-    for stage in recipe.stages:
-        match stage:
-            case Grpo():
-                chat.check(recipe.tags, _each(prompts.rl, chat.render), stage.max_completion_tokens)
-            case ThinkSft() if recipe.teacher is not None:
-                room = max(stage.draft.max_tokens, stage.revision.max_tokens)
-                chat.check(recipe.tags, _each(answered, chat.render), room)
-                folder = model_folder(recipe.teacher, surroundings)
-                teacher = load_chat_format(folder, recipe.teacher.chat_template)
-                teacher.check_lengths(_each(answered, teacher.render), stage.revision.max_tokens)
-            case ThinkSft():  # the policy writes its revision behind draft and reflection
-                room = stage.draft.max_tokens + REFLECTION_TOKENS + stage.revision.max_tokens
-                chat.check(recipe.tags, _each(answered, chat.render), room)
+def check_phrases(config: ThinkSft, program: Program, source: str) -> None:
+    """Raise ``UsageError`` when a question of ``program`` has no phrase."""
+    if missing := missing_phrases(program, config.phrases):
+        raise UsageError(
+            f"{source}: reflection: template needs a phrase for every question; {len(missing)} have "
+            f"none, the first is {missing[0]!r}; add them under phrases, or use reflection: judge"
+        )
 
 
-def _each(prompts: Sequence[Prompt], render: Callable[[Prompt], str]) -> list[str]:
-    return [render(prompt) for prompt in {prompt.id: prompt for prompt in prompts}.values()]
+def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Every file that the recipe names, with its key."""
+    for name, model in (("policy", recipe.policy), ("teacher", recipe.teacher)):
+        if model is not None and model.chat_template is not None:
+            yield f"{name}.chat_template", model.chat_template
+    sources = [("prompts.train", recipe.prompts.train), ("prompts.sft", recipe.prompts.sft)]
+    for number, stage in enumerate(recipe.stages):
+        if isinstance(stage, ThinkSft):
+            sources.append((f"stages.{number}.replay", stage.replay))
+    for name, given in sources:
+        for number, prompts in enumerate(given):
+            if isinstance(prompts, str) and not on_hub(prompts):
+                yield f"{name}.{number}", prompts
 
 
-def _check_judge(judge: str | JudgeConfig, surroundings: Surroundings) -> None:
-    check_spec(judge, surroundings.judges)
-    spec = judge if isinstance(judge, str) else judge.spec
-    kind, _, rest = spec.strip().partition(":")
-    if kind == "local":
-        checkpoint_folder(rest)
-
-
-def _check_trainers(recipe: Recipe, source: str) -> None:
-    """Build every stage's trainer options once, so that a wrong one costs nothing."""
-    numerics, nowhere = Numerics(dtype=recipe.policy.dtype), Path("unused")
-    with quiet():
-        for stage in recipe.stages:
-            match stage:
-                case ThinkSft():
-                    sft_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
-                case Grpo():
-                    grpo_arguments(grpo_size(stage), stage.trainer, numerics, nowhere, recipe.seed, source)
+def _check_file(source: str, key: str, path: str) -> None:
+    if not Path(path).expanduser().exists():
+        place = "" if Path(path).is_absolute() else f" in {Path.cwd()}, where relative paths start"
+        raise UsageError(f"{source}: {key}: {path}: no such file{place}; check the path")

@@ -26,6 +26,7 @@ from rubrica.core.store import Store
 from rubrica.judges.executor import Executor, card_id
 from rubrica.judges.template import fence_marker, quote
 from rubrica.methods.qa_lign import (
+    NO_TOTAL,
     NOTHING_TO_MEND,
     Weakness,
     drop_reason,
@@ -41,6 +42,8 @@ from rubrica.recipes.reference import ask_reference
 CHUNK = 64
 """Prompts generated between two commits; a chunk is kept whole, so that a resumed run makes the same batches."""
 REFLECTION_TOKENS = 120
+CUT_OFF = "{} was cut off"
+"""Why a row is dropped whose draft or revision ran into its ``max_tokens``."""
 TRIES = 3
 """Times that a model is asked for one reflection."""
 LOST_CALLS = 5
@@ -202,14 +205,14 @@ class ExampleBuilder:
         """A clean draft is its own revision; a weak one without a reflection is dropped."""
         if row.revision is not None and row.revision_card is not None:
             reason = drop_reason(row.card, row.revision_card, self.program)
-            return reason or (None if row.revision.finished else "revision was cut off")
+            return reason or (None if row.revision.finished else CUT_OFF.format("revision"))
         if row.card.total is None:
-            return "no total: the judge left questions unanswered"
+            return NO_TOTAL
         if not row.reflection.text:
             return f"no reflection: {row.reflection.problem}"
         if not self.config.keep_clean:
             return "draft has no weakness"
-        return None if row.draft.finished else "draft was cut off"
+        return None if row.draft.finished else CUT_OFF.format("draft")
 
     def _unparseable(self, draft: str, reflection: str, revision: str) -> str | None:
         attempt = parse(render(draft, reflection, revision, self.tags), self.tags, finished=True)

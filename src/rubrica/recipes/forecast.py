@@ -7,16 +7,18 @@ characters a token.
 
 from rubrica.core.config import Config
 from rubrica.core.records import Program
+from rubrica.judges.factory import JudgeConfig
 from rubrica.program.program import counts, questions
 from rubrica.recipes.config import Grpo, Recipe, ThinkSft
+from rubrica.recipes.examples import REFLECTION_TOKENS
 
 CHARACTERS_PER_TOKEN = 4
 PROMPT_TOKENS = 100
 """Assumed length of a prompt."""
 TEMPLATE_TOKENS = 180
 """Assumed length of the judge's instruction and fences."""
-ANSWER_TOKENS = 30
-"""Assumed length of an answer: a short JSON object with one sentence."""
+REASON_TOKENS = 30
+"""Assumed length of an answer in mode ``reason``: a short JSON object with one sentence. A label is one token."""
 
 
 class Forecast(Config):
@@ -41,7 +43,7 @@ class Forecast(Config):
     judge_prompt_tokens: int
     """Tokens read by the judge in all stages, nothing shared or cached."""
     judge_completion_tokens: int
-    """Tokens written by the judge in all stages."""
+    """Tokens written by the judge in all stages, reflections included."""
 
 
 def forecast(recipe: Recipe, program: Program) -> Forecast:
@@ -51,6 +53,7 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
     # What one full scorecard reads besides the text itself.
     fixed = asked * (TEMPLATE_TOKENS + PROMPT_TOKENS) + characters // CHARACTERS_PER_TOKEN
     grpo_texts = draft_texts = check_texts = checks = rollouts = updates = diagnostics = sampled = read = 0
+    written = 0
     for stage in recipe.stages:
         match stage:
             case Grpo():
@@ -68,10 +71,12 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
                 draft_texts += stage.examples
                 check_texts += stage.examples
                 checks += 0 if stage.reference is None else 2 * stage.examples
+                written += stage.examples * REFLECTION_TOKENS if stage.reflection == "judge" else 0
                 length = stage.draft.max_tokens + stage.revision.max_tokens
                 sampled += stage.examples * length + stage.replay_examples * stage.revision.max_tokens
                 read += stage.examples * (2 * fixed + asked * length)
     texts = grpo_texts + draft_texts + check_texts
+    reasons = isinstance(recipe.judge, JudgeConfig) and recipe.judge.mode == "reason"
     return Forecast(
         questions=asked,
         judge_calls=grpo_texts * asked,
@@ -82,5 +87,5 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
         rollouts=rollouts,
         policy_tokens=sampled,
         judge_prompt_tokens=read,
-        judge_completion_tokens=texts * asked * ANSWER_TOKENS,
+        judge_completion_tokens=written + texts * asked * (REASON_TOKENS if reasons else 1),
     )

@@ -5,6 +5,7 @@ The order is a function of the recipe's seed alone. Think-SFT and RL never share
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from rubrica.core.errors import DataError, UsageError
@@ -26,6 +27,19 @@ class StagePrompts(NamedTuple):
     """Plain prompts of think-SFT."""
     rl: list[Prompt]
     """Prompts of GRPO in order of use; a short list is passed over several times."""
+
+
+def on_hub(source: str) -> bool:
+    """Tell whether ``source`` names a dataset on the hub: owner/name, where there is no such file."""
+    path = Path(source).expanduser()
+    return not path.exists() and not path.suffix and source.count("/") == 1
+
+
+def names_hub(recipe: Recipe) -> bool:
+    """Tell whether some of the prompts lie on the hub."""
+    stages = [stage for stage in recipe.stages if isinstance(stage, ThinkSft)]
+    given = [*recipe.prompts.train, *recipe.prompts.sft, *(s for stage in stages for s in stage.replay)]
+    return any(isinstance(source, str) and on_hub(source) for source in given)
 
 
 def gather(sources: Sequence[PromptSource], files: LoadPrompts, lab: LoadPrompts) -> list[Prompt]:

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from functools import partial
 
 from rubrica.core.attempt import parse, render
-from rubrica.core.errors import TrainingError, UsageError
+from rubrica.core.errors import JudgeError, RubricaError, TrainingError
 from rubrica.core.ports import Generator
-from rubrica.core.records import Program, Prompt, Response, ThinkExample
+from rubrica.core.records import Prompt, Response, ThinkExample
 from rubrica.core.run import Stage
 from rubrica.judges.executor import Executor
-from rubrica.methods.qa_lign import NOTHING_TO_MEND, Weakness, missing_phrases, templated_reflection
+from rubrica.methods.qa_lign import NO_TOTAL, NOTHING_TO_MEND, Weakness, templated_reflection
+from rubrica.recipes.checks import check_phrases
 from rubrica.recipes.config import ThinkSft
 from rubrica.recipes.context import Context, reference_judge
-from rubrica.recipes.examples import ExampleBuilder, Reflect, build_summary, stored_texts, written_by
+from rubrica.recipes.examples import CUT_OFF, ExampleBuilder, Reflect, build_summary, stored_texts, written_by
 from rubrica.recipes.models import (
     ChatFormat,
     load_chat_format,
@@ -64,12 +65,7 @@ def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> dict[str,
     gc.collect()  # the generators' weights go before the trainer's come
     rows, too_long = token_rows(context, config, chat, examples, replayed)
     if not rows:
-        reasons = Counter(example.dropped or "too long" for example in examples).most_common(3)
-        told = ", ".join(f"{reason} ({count})" for reason, count in reasons)
-        raise TrainingError(
-            f"{stage.name}: none of {len(examples)} examples can be trained on: {told}; use a teacher, a "
-            "better judge, or other prompts"
-        )
+        raise nothing_to_train_on(stage.name, examples)
     trained = train_sft(
         training_start(context),
         rows,
@@ -89,6 +85,22 @@ def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> dict[str,
     }
 
 
+def nothing_to_train_on(stage: str, examples: Sequence[ThinkExample]) -> RubricaError:
+    """Return the error of a stage that kept no row: the judge's, who can be asked again, or the recipe's."""
+    reasons = Counter(example.dropped or "too long" for example in examples).most_common(3)
+    told = ", ".join(f"{reason} ({count})" for reason, count in reasons)
+    said = f"{stage}: none of {len(examples)} examples can be trained on: {told}"
+    if any(reason == NO_TOTAL for reason, _ in reasons):
+        return JudgeError(f"{said}; mend the judge, then --resume asks for the missing answers")
+    remedies = {
+        CUT_OFF.format("revision"): "raise revision.max_tokens",
+        CUT_OFF.format("draft"): "raise draft.max_tokens",
+        "too long": "raise trainer.max_length, or lower draft.max_tokens and revision.max_tokens",
+    }
+    remedy = remedies.get(reasons[0][0], "use a teacher, a better judge, or other prompts")
+    return TrainingError(f"{said}; {remedy}")
+
+
 def reflection_writer(context: Context, config: ThinkSft) -> Reflect:
     """Return who writes reflections: the recipe's phrases, or the judge's model.
 
@@ -105,15 +117,6 @@ def reflection_writer(context: Context, config: ThinkSft) -> Reflect:
         return templated_reflection(weakness.question.id, phrases)
 
     return reflect
-
-
-def check_phrases(config: ThinkSft, program: Program, source: str) -> None:
-    """Raise ``UsageError`` when a question of ``program`` has no phrase."""
-    if missing := missing_phrases(program, config.phrases):
-        raise UsageError(
-            f"{source}: reflection: template needs a phrase for every question; {len(missing)} have "
-            f"none, the first is {missing[0]!r}; add them under phrases, or use reflection: judge"
-        )
 
 
 def answer_plainly(

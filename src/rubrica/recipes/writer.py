@@ -1,6 +1,5 @@
 """Who puts a weakness into words: the model behind a judge's spec."""
 
-from rubrica.checkpoint import checkpoint_folder
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.ports import Generator
 from rubrica.core.records import Message, Prompt, Sampling
@@ -49,6 +48,7 @@ def open_writer(judge: str | JudgeConfig) -> JudgeWriter:
         )
     if not (path := _local(config.spec)):
         raise UsageError(f"reflection: judge {config.spec!r} cannot write; use reflection: template")
+    from rubrica.checkpoint import checkpoint_folder  # torch, only where it is used
     from rubrica.recipes.models import open_generator
 
     return JudgeWriter(open_generator(checkpoint_folder(path), "auto"))

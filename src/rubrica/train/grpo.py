@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
 from rubrica.core.config import Config, Json
-from rubrica.core.errors import TrainingError
+from rubrica.core.errors import DataError, TrainingError
 from rubrica.core.run import Stage
 from rubrica.train.arguments import Numerics, common_defaults, common_fixed, trainer_arguments
 from rubrica.train.callbacks import Progress, StageLog, newest_checkpoint, quiet, silence
@@ -85,9 +85,10 @@ def grpo_arguments(
     completions = size.prompts * size.group
     micro = options.get("per_device_train_batch_size", completions)
     if not isinstance(micro, int) or micro < 1 or completions % micro:
-        raise TrainingError(
+        raise DataError(
+            source,
             f"trainer.per_device_train_batch_size: {micro!r} does not divide the {completions} completions of a "
-            f"step ({size.prompts} prompts x {size.group}); choose a divisor"
+            f"step ({size.prompts} prompts x {size.group}); choose a divisor",
         )
     defaults = {
         **common_defaults(numerics),

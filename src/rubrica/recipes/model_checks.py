@@ -1,0 +1,72 @@
+"""What can be known to be wrong before a run is started, once models and trainers may be asked: needs torch."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rubrica.checkpoint import checkpoint_folder
+from rubrica.core.errors import DataError
+from rubrica.core.records import Prompt
+from rubrica.judges.factory import JudgeConfig
+from rubrica.recipes.config import Grpo, Recipe, ThinkSft
+from rubrica.recipes.context import Surroundings
+from rubrica.recipes.examples import REFLECTION_TOKENS
+from rubrica.recipes.grpo import grpo_size
+from rubrica.recipes.models import load_chat_format, model_folder
+from rubrica.recipes.prompts import StagePrompts
+from rubrica.train.arguments import Numerics, check_devices
+from rubrica.train.callbacks import quiet
+from rubrica.train.grpo import grpo_arguments
+from rubrica.train.sft import sft_arguments
+
+
+def check_training(recipe: Recipe, source: str) -> None:
+    """Check devices, every stage's trainer options and the folders of local judges.
+
+    Raises ``UsageError``, ``DataError`` that names the option, ``ModelError`` for a folder that holds no model.
+    """
+    check_devices()
+    numerics, nowhere = Numerics(dtype=recipe.policy.dtype), Path("unused")
+    for number, stage in enumerate(recipe.stages):
+        try:
+            with quiet():
+                match stage:
+                    case ThinkSft():
+                        sft_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
+                    case Grpo():
+                        grpo_arguments(
+                            grpo_size(stage), stage.trainer, numerics, nowhere, recipe.seed, source
+                        )
+        except DataError as error:
+            raise DataError(source, f"stages.{number}.{error.problem}") from None
+    for judge in (recipe.judge, *(stage.reference for stage in recipe.stages)):
+        spec = judge.spec if isinstance(judge, JudgeConfig) else judge or ""
+        kind, _, rest = spec.strip().partition(":")
+        if kind == "local":
+            checkpoint_folder(rest)
+
+
+def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundings: Surroundings) -> None:
+    """Check that tags survive the policy's tokenizer and that every prompt fits each model that answers it.
+
+    Raises ``UsageError`` that names the tags that work, or the prompt and the limit; ``ModelError`` for a folder
+    that holds no model.
+    """
+    chat = load_chat_format(policy, recipe.policy.chat_template)
+    answered = [*prompts.sft, *prompts.replay]
+    for stage in recipe.stages:
+        match stage:
+            case Grpo():
+                chat.check(recipe.tags, _each(prompts.rl, chat.render), stage.max_completion_tokens)
+            case ThinkSft() if recipe.teacher is not None:
+                room = max(stage.draft.max_tokens, stage.revision.max_tokens)
+                chat.check(recipe.tags, _each(answered, chat.render), room)
+                folder = model_folder(recipe.teacher, surroundings)
+                teacher = load_chat_format(folder, recipe.teacher.chat_template)
+                teacher.check_lengths(_each(answered, teacher.render), stage.revision.max_tokens)
+            case ThinkSft():  # the policy writes its revision behind draft and reflection
+                room = stage.draft.max_tokens + REFLECTION_TOKENS + stage.revision.max_tokens
+                chat.check(recipe.tags, _each(answered, chat.render), room)
+
+
+def _each(prompts: Sequence[Prompt], render: Callable[[Prompt], str]) -> list[str]:
+    return [render(prompt) for prompt in {prompt.id: prompt for prompt in prompts}.values()]
