@@ -131,7 +131,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 def build(out: Path, *, seed: int = 0, scale: float = 1.0, report: Reporter | None = None) -> dict[str, Json]:
     """Build everything into ``out``; ``scale`` multiplies the numbers of updates. Returns the manifest.
 
-    A checkpoint that is there already is kept, so a build that was stopped goes on.
+    A checkpoint that is there already is kept, and has no time in the manifest, so a build that was stopped goes on.
     """
     clock = time.perf_counter()
     seconds: dict[str, Json] = {}
@@ -166,7 +166,7 @@ def build(out: Path, *, seed: int = 0, scale: float = 1.0, report: Reporter | No
                 progress=shown(name),
             )
             save(model, tokenizer, out / name)
-        lap(name)
+            lap(name)
 
     def from_starter() -> LlamaForCausalLM:
         return AutoModelForCausalLM.from_pretrained(out / "starter")
