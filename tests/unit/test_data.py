@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubrica.core.data import holds_pairs, load_pairs, load_prompts, load_texts
+from rubrica.core.data import Skipped, holds_pairs, load_pairs, load_prompts, load_texts
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.tables import read_rows
 
@@ -136,7 +136,7 @@ def test_a_list_inside_a_json_object_is_found(tmp_path):
         ("x.jsonl", "[" * 100_000, r"x\.jsonl:1: not readable as JSON"),
         ("x.jsonl", '{"prompt": "a"}\n{"prompt": "  "}\n', r"x\.jsonl:2: empty prompt"),
         ("x.jsonl", '{"prompt": "a"}\n{"x": 1}\n', r"x\.jsonl:2: no prompt: .* columns here: x"),
-        ("x.jsonl", '{"prompt": null}\n', r"x\.jsonl:1: no prompt"),
+        ("x.jsonl", '{"prompt": null}\n', r"x\.jsonl:1: prompt: column 'prompt' is empty"),
         ("x.jsonl", '{"prompt": 3}\n', r"x\.jsonl:1: prompt: expected a text, got '3'"),
         ("x.jsonl", '{"prompt": []}\n', r"x\.jsonl:1: expected messages that end"),
         ("x.jsonl", '{"prompt": ["hi"]}\n', r"x\.jsonl:1: expected messages with role and content"),
@@ -235,9 +235,18 @@ def test_a_pair_that_tells_nothing_is_an_error_or_left_out(tmp_path, chosen, sai
     path = write(tmp_path, "x.jsonl", jsonl(rows))
     with pytest.raises(DataError, match=rf"x\.jsonl:2: .*{said}"):
         load_pairs(path)
-    skipped: list[str] = []
+    skipped: list[Skipped] = []
     assert [p.chosen for p in load_pairs(path, on_skip=skipped.append)] == ["yes"]
-    assert len(skipped) == 1 and said in skipped[0] and ":2:" in skipped[0]
+    assert len(skipped) == 1 and said in skipped[0].problem and ":2:" in skipped[0].problem
+
+
+def test_a_null_cell_is_not_told_as_a_missing_column(tmp_path):
+    table = pyarrow.table({"prompt": ["Hi", "Ho"], "response": ["x", None]})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(
+        DataError, match=r"x\.parquet:2: response: column 'response' is empty \(null\) in this row"
+    ):
+        load_texts(tmp_path / "x.parquet")
 
 
 def test_dialogues_without_a_common_start_are_refused(tmp_path):

@@ -174,4 +174,8 @@ def test_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"ü": ["[red]x"]})
     assert json.loads(capsys.readouterr().out) == {"ü": ["[red]x"]}
     assert plain("a\x1b[31m\x07b\nc") == "a [31m b\nc"
-    assert (plural(1, "gate"), plural(2, "gate"), plural(0, "info")) == ("1 gate", "2 gates", "0 info")
+    assert (plural(1, "gate"), plural(2, "gate"), plural(0, "loss", "losses")) == (
+        "1 gate",
+        "2 gates",
+        "0 losses",
+    )

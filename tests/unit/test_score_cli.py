@@ -108,7 +108,7 @@ def test_the_printed_report_names_every_number(place, capsys):
     printed = run(place, capsys, pairs(("good", "rude"), ("good", "lost")))
     assert "4 texts, 1 without a total" in printed
     assert "mean total +0.417 [-1.000, +1.000], n=3" in printed
-    assert "1 wins, 0 ties, 0 losses; 1 pairs without two totals, in no rate" in printed
+    assert "1 win, 0 ties, 0 losses; 1 pair without two totals, in no rate" in printed
     assert "strict accuracy 100.0% [20.7%, 100.0%], n=1" in printed
 
 
@@ -135,6 +135,21 @@ def test_explain_of_a_pair_shows_both_and_of_a_failure_its_reason(place, capsys)
     assert "q1" not in printed
 
 
+def test_explain_wraps_what_is_longer_than_the_terminal(place, fake_server, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    said = " ".join(f"word{n}" for n in range(25))
+    fake_server.answer = lambda body: error(400, said)
+    printed = run(place, capsys, texts("good"), "--explain", "t0", code=1)
+    assert max(map(len, printed.splitlines())) <= 60
+    assert said in " ".join(printed.replace("│", " ").split())
+
+
+def test_explain_says_why_a_pair_was_left_out(place, capsys):
+    printed = run(place, capsys, pairs(("good", "rude"), ("good", "good")), "--explain", "q1", code=2)
+    assert "--explain 'q1': that pair was left out: " in printed
+    assert "in.jsonl:2: chosen and rejected are equal" in printed
+
+
 def test_terminal_escapes_of_a_judge_are_not_printed(place, fake_server, capsys):
     fake_server.answer = lambda body: error(400, "\x1b[31mred\x1b]0;title\x07")
     printed = run(place, capsys, texts("good"), "--explain", "t0", code=1)
@@ -159,7 +174,7 @@ def test_what_broke_off_goes_on_and_keeps_what_was_answered(place, fake_server, 
 def test_no_total_at_all_is_exit_1(place, fake_server, capsys):
     fake_server.answer = lambda body: completion("Ich weiss es nicht.")
     printed = run(place, capsys, texts("good"), code=1)
-    assert "1 texts, 1 without a total" in printed
+    assert "1 text, 1 without a total" in printed
 
 
 def test_a_dead_judge_is_one_line_and_exit_1(place, fake_server, capsys):

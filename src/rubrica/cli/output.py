@@ -48,6 +48,6 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
-def plural(number: int, noun: str) -> str:
-    """``1 gate``, ``2 gates``; *info* has no plural."""
-    return f"{number} {noun}" + ("" if number == 1 or noun == "info" else "s")
+def plural(number: int, noun: str, several: str = "") -> str:
+    """``1 gate``, ``2 gates``; ``several`` where the plural is no *s* behind the noun."""
+    return f"{number} {noun if number == 1 else several or noun + 's'}"

@@ -101,7 +101,10 @@ def lint(program: ProgramArg, as_json: JsonFlag = False) -> None:
         for finding in findings:
             line = f"{finding.severity:<8}{finding.rule:<18}{finding.where}: {finding.message}"
             out.print(plain(line), style=_COLOURS[finding.severity], soft_wrap=True)
-        out.print(f"{loaded.name}: " + ", ".join(plural(n, level) for level, n in tally.items()))
+        out.print(
+            f"{loaded.name}: "
+            + ", ".join(plural(n, level, "info" if level == "info" else "") for level, n in tally.items())
+        )
     if tally["error"]:
         raise typer.Exit(1)
 

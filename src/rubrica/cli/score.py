@@ -53,7 +53,7 @@ def score(
 
     loaded, config = load_program(program), _judge_config(judge)
     given = scoring.read_input(source, limit)
-    texts = given.texts if explain is None else scoring.select(given.texts, explain)
+    texts = given.texts if explain is None else scoring.select(given, explain)
     builtin = dict(default_surroundings().judges)
     check_spec(config, builtin)
     with Store(_folder(out) / "store.sqlite") as store:
@@ -151,21 +151,21 @@ def _show_report(report: "ScoreReport", path: Path, *, as_json: bool) -> None:
         print_json(report.model_dump(mode="json") | {"path": str(path)})
         return
     out, used = console(), report.usage
-    out.print(f"{report.texts} texts, {report.without_total} without a total")
+    out.print(f"{plural(report.texts, 'text')}, {report.without_total} without a total")
     if report.mean is not None:
         mean = report.mean
         out.print(f"mean total {mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}], n={mean.n}")
     if report.accuracy is not None:
         found = report.accuracy
         out.print(
-            f"{found.wins} wins, {found.ties} ties, {found.losses} losses; "
-            f"{found.unknown} pairs without two totals, in no rate"
+            f"{plural(found.wins, 'win')}, {plural(found.ties, 'tie')}, {plural(found.losses, 'loss', 'losses')}; "
+            f"{plural(found.unknown, 'pair')} without two totals, in no rate"
         )
         for estimate in (found.strict, found.with_ties):
             if estimate is not None:
                 out.print(_rate(estimate))
     out.print(
-        f"{used.asked} calls, {used.cached} answers from the store, {used.skipped} not needed, {used.failed} failed; "
+        f"{plural(used.asked, 'call')}, {plural(used.cached, 'answer')} from the store, {used.skipped} not needed, {used.failed} failed; "
         f"{used.prompt_tokens + used.completion_tokens} tokens, {used.seconds:.1f} s"
     )
     out.print(f"{path}", soft_wrap=True)
@@ -180,7 +180,7 @@ def _show_trees(program: "Program", scored: "Sequence[ScoredText]", *, as_json: 
         print_json([found.model_dump(mode="json") for found in scored])
         return
     for found in scored:
-        console().print(_tree(program, found), soft_wrap=True)
+        console().print(_tree(program, found))
 
 
 def _tree(program: "Program", found: "ScoredText") -> "Tree":

@@ -38,6 +38,15 @@ class Text(NamedTuple):
     text: str
 
 
+class Skipped(NamedTuple):
+    """A row that tells nothing."""
+
+    id: str | None
+    """The id that it gives itself."""
+    problem: str
+    """File, line and reason."""
+
+
 def load_prompts(
     path: str | Path, *, columns: Mapping[str, str] | None = None, limit: int | None = None
 ) -> list[Prompt]:
@@ -74,7 +83,7 @@ def load_pairs(
     *,
     columns: Mapping[str, str] | None = None,
     limit: int | None = None,
-    on_skip: Callable[[str], None] | None = None,
+    on_skip: Callable[[Skipped], None] | None = None,
 ) -> list[Preference]:
     """Read preference pairs: rows with ``chosen``, ``rejected`` and a prompt, or with two whole dialogues.
 
@@ -90,7 +99,7 @@ def load_pairs(
         problem = "chosen and rejected are equal" if chosen == rejected else None
         problem = "empty answer" if not chosen.strip() or not rejected.strip() else problem
         if problem and on_skip:
-            on_skip(f"{path}:{row.line}: {problem}")
+            on_skip(Skipped(finder.given_id(row, "id"), f"{path}:{row.line}: {problem}"))
             continue
         if problem:
             raise DataError(path, f"{problem}; expected two different answers", row.line)
@@ -132,7 +141,11 @@ class _Finder:
     def value(self, row: Row, field: str) -> object:
         """Value of ``field``; ``DataError`` when there is none."""
         name = self.column(row, field)
-        if name is None or row.values.get(name) is None:
+        if name is not None and row.values.get(name, "") is None:
+            raise DataError(
+                self.path, f"{field}: column {name!r} is empty (null) in this row; fill it in", row.line
+            )
+        if name is None or name not in row.values:
             expected = ", ".join(_COLUMNS[field][:7])
             known = ", ".join(map(str, row.values))
             raise DataError(

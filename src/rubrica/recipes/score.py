@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rubrica.core.data import Text, holds_pairs, load_pairs, load_texts
+from rubrica.core.data import Skipped, Text, holds_pairs, load_pairs, load_texts
 from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import Judge
 from rubrica.core.records import Estimate, Program, Prompt, Record, Scorecard, Usage
@@ -65,14 +65,14 @@ class Input(NamedTuple):
 
     texts: list[Text]
     paired: bool
-    skipped: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
 
 
 def read_input(path: Path, limit: int | None = None) -> Input:
     """Read texts, or preference pairs where the file has ``chosen`` and ``rejected``; ``DataError`` if neither."""
     if not holds_pairs(path):
         return Input(load_texts(path, limit=limit), False, ())
-    skipped: list[str] = []
+    skipped: list[Skipped] = []
     pairs = load_pairs(path, limit=limit, on_skip=skipped.append)
     texts = [
         Text(f"{pair.id}/{side}", pair.prompt, text)
@@ -82,10 +82,14 @@ def read_input(path: Path, limit: int | None = None) -> Input:
     return Input(texts, True, tuple(skipped))
 
 
-def select(texts: Sequence[Text], id: str) -> list[Text]:
+def select(given: Input, id: str) -> list[Text]:
     """Return the text, or both texts of the pair, with this id; ``UsageError`` names the nearest id."""
+    texts = given.texts
     found = [text for text in texts if text.id == id or text.id.rpartition("/")[0] == id]
     if not found:
+        for row in given.skipped:
+            if row.id == id:
+                raise UsageError(f"--explain {id!r}: that pair was left out: {row.problem}")
         raise UsageError(
             f"--explain {id!r}: no such id in the input{nearest(id, [t.id for t in texts])}; "
             "scorecards.jsonl lists the ids"
@@ -130,7 +134,7 @@ def report_of(scored: Sequence[ScoredText], usage: Usage, given: Input, judge: s
         accuracy=accuracy([s.card.total for s in scored]) if given.paired else None,
         usage=usage,
         judge=judge,
-        skipped=given.skipped,
+        skipped=tuple(row.problem for row in given.skipped),
     )
 
 
