@@ -260,7 +260,8 @@ def _explain(model: type[BaseModel], data: Json, error: ValidationError, path: s
     got, context = first["input"], first.get("ctx", {})
     shown = "nothing" if got is None else repr(str(got)[:60])
     shown = "" if isinstance(got, dict | list) or first["type"] == "missing" else f", got {shown}"
-    message = _SAID.get(first["type"], first["msg"]).format_map(context)
+    said = _SAID.get(first["type"])
+    message = first["msg"] if said is None else said.format_map(context)
     message = _PATTERNS.get(str(context.get("pattern")), message).removeprefix("Value error, ")
     message = message.replace("Input should be", "expected")
     if first["type"] in ("list_type", "tuple_type") and isinstance(got, str):
