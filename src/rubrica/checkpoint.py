@@ -69,6 +69,8 @@ def checkpoint_folder(path_or_hub_id: str | Path, revision: str | None = None) -
                 "example RUN/stages/01-think-sft/model"
             )
         return folder
+    if str(path_or_hub_id).startswith(("/", ".", "~")):
+        raise ModelError(f"model {path_or_hub_id}: no such folder; check the path")
     try:
         return Path(snapshot_download(str(path_or_hub_id), revision=revision, allow_patterns=_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

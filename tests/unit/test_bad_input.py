@@ -298,6 +298,7 @@ def test_names_on_the_command_line(place: Path) -> None:
         "did you mean 'rubrica'?",
     )
     check(score("--judge", "labb"), 2, "did you mean 'lab'?")
+    check(score("--judge", "local:"), 2, "judge 'local:': expected local:PATH")
     check(score("--judge", "none.yaml"), 2, "none.yaml: no such file")
     check(score("--program", "labx"), 2, "did you mean 'lab'?")
     check(score("--explain", "t9"), 2, "no such id", "did you mean 't")
@@ -355,7 +356,7 @@ def test_a_run_is_resumed_by_its_own_recipe_alone(place: Path, models: Path) -> 
         ("drops-tags", 2, ("<think> </think>", "does not bring them back", "tags that work here: <reflect>")),
         ("no-config", 1, ("no config.json", "expected a model in Hugging Face format")),
         ("no-tokenizer", 1, ("no model in Hugging Face format", "expected config.json, tokenizer and")),
-        ("nothing", 1, ("no such folder", "expected a folder or a hub id")),
+        ("nothing", 1, ("no such folder; check the path",)),
     ],
 )
 def test_folders_that_cannot_be_aligned(
@@ -371,7 +372,7 @@ def test_folders_that_cannot_be_aligned(
         ("no-config", ("no config.json",)),
         ("cut-off", ("cannot be loaded", "expected a causal language model")),
         ("no-tokenizer", ("cannot be loaded", "expected a causal language model")),
-        ("nothing", ("no such folder", "expected a folder or a hub id")),
+        ("nothing", ("no such folder; check the path",)),
     ],
 )
 def test_folders_that_cannot_judge(place: Path, models: Path, model: str, words: tuple[str, ...]) -> None:

@@ -34,7 +34,7 @@ def test_a_server_spec_reaches_the_model_that_it_names(fake_server):
     [
         ("labb", "did you mean 'lab'"),
         ("", "expected one of lab, lab-oracle, local:PATH"),
-        ("local:", "expected one of"),
+        ("local:", "expected local:PATH"),
         ("gpt-4o", "openai:MODEL@http"),
         ("openai:m@localhost:8000/v1", "full URL"),
         ("openai:@http://h/v1", "full URL"),

@@ -166,7 +166,7 @@ def test_a_tokenizer_without_chat_template_is_refused_unless_plain(tmp_path):
 
 def test_wrong_use_names_the_remedy(tmp_path):
     path = tiny_checkpoint(tmp_path / "model")
-    with pytest.raises(ModelError, match="expected a folder or a hub id"):
+    with pytest.raises(ModelError, match="no such folder; check the path"):
         HFGenerator(tmp_path / "nowhere at all")
     with pytest.raises(UsageError, match="expected one of auto, float32"):
         HFGenerator(path, dtype="int3")

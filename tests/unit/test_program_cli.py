@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fake_server import FakeServer, completion
 from rubrica import __version__
 from rubrica.cli import COMMANDS, main
 from rubrica.cli.output import plain, plural, print_json
@@ -71,6 +72,8 @@ def test_lint_fails_on_errors_only(tmp_path: Path, capsys: pytest.CaptureFixture
     assert code == 1
     assert (found["error"], found["warning"], found["info"]) == (1, 1, 1)
     assert [f["rule"] for f in found["findings"]] == ["compound", "vague", "no-constitution"]
+    assert [f["line"] for f in found["findings"]] == [10, 11, None]
+    assert "line 10, a: question 'a' asks more than one thing" in run(capsys, "program", "lint", str(path))[1]
     path.write_text(BAD.replace(" and is it kind", ""))
     assert run(capsys, "program", "lint", str(path))[0] == 0
     code, out, _ = run(capsys, "program", "lint", "hhh")
@@ -99,9 +102,47 @@ def test_diff_says_what_is_judged_again(tmp_path: Path, capsys: pytest.CaptureFi
     ]
 
 
+def test_a_constitution_is_told_from_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("name: c\nprinciples:\n- {id: p, title: P, clauses: [{id: c, text: Be calm.}]}\n")
+    for command in ("lint", "show"):
+        code, _, err = run(capsys, "program", command, str(path))
+        assert code == 2 and err.startswith(f"error: {path}: this is a constitution; rubrica program compile")
+
+
+def test_compile_takes_a_judges_file(
+    tmp_path: Path,
+    fake_server: FakeServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "sk-judge")
+    fake_server.answer = lambda body: completion("no list")
+    judge = tmp_path / "judge.yaml"
+    judge.write_text(f"spec: openai:m@{fake_server.url}\napi_key_env: JUDGE_KEY\n")
+    argv = (
+        "program",
+        "compile",
+        "lab",
+        "--judge",
+        str(judge),
+        "-o",
+        str(tmp_path / "p.yaml"),
+        "--retries",
+        "0",
+    )
+    code, _, err = run(capsys, *argv)
+    assert code == 1 and "no usable question after 1 tries" in err
+    assert fake_server.headers[0]["authorization"] == "Bearer sk-judge"
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (
+            ("program", "compile", "hh", "--judge", "x", "-o", "p.yaml"),
+            "expected one of hhh, lab, or the path",
+        ),
         (("program", "show", "hhhh"), "error: no program called 'hhhh' (did you mean 'hhh'?)"),
         (("program", "show"), "Missing argument"),
         (("program", "show", "hhh", "--jsn"), "No such option"),

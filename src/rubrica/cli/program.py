@@ -30,18 +30,19 @@ _SIGNS: "Final[dict[Part, tuple[str, str]]]" = {
 }
 
 
-def _writer(spec: str) -> "Completer":
+def _writer(judge: str) -> "Completer":
     from rubrica.core.errors import UsageError
-    from rubrica.judges.factory import server_of
+    from rubrica.judges.factory import read_judge, server_of
+    from rubrica.recipes.writer import server_writer
 
-    server = server_of(spec)
+    config = read_judge(judge)
+    server = server_of(config.spec)
     if server is None:
         raise UsageError(
-            f"--judge {spec!r}: expected openai:MODEL@URL, for example openai:my-model@http://localhost:8000/v1"
+            f"--judge {config.spec!r}: expected openai:MODEL@URL, for example "
+            "openai:my-model@http://localhost:8000/v1"
         )
-    from rubrica.models.server import ServerGenerator
-
-    return ServerGenerator(*server)
+    return server_writer(server, config)
 
 
 @app.command()
@@ -92,14 +93,15 @@ def lint(program: ProgramArg, as_json: JsonFlag = False) -> None:
     from rubrica.program.program import constitution_of, read_program
 
     loaded, path = read_program(program)
-    findings = findings_of(loaded, constitution_of(loaded, path))
+    findings = findings_of(loaded, constitution_of(loaded, path), path)
     tally = {level: sum(f.severity == level for f in findings) for level in ("error", "warning", "info")}
     if as_json:
         print_json({"program": loaded.name, **tally, "findings": [f.model_dump() for f in findings]})
     else:
         out = console()
         for finding in findings:
-            line = f"{finding.severity:<8}{finding.rule:<18}{finding.where}: {finding.message}"
+            where = f"line {finding.line}, {finding.where}" if finding.line else finding.where
+            line = f"{finding.severity:<8}{finding.rule:<18}{where}: {finding.message}"
             out.print(plain(line), style=_COLOURS[finding.severity], soft_wrap=True)
         out.print(
             f"{loaded.name}: "
@@ -146,9 +148,12 @@ def diff(
 @app.command(name="compile")
 def compile_(
     constitution: Annotated[
-        str, typer.Argument(metavar="CONSTITUTION", help="A library name (hhh) or a YAML file.")
+        str, typer.Argument(metavar="CONSTITUTION", help="A library name (hhh, lab) or a YAML file.")
     ],
-    judge: Annotated[str, typer.Option("--judge", help="The model that writes: openai:MODEL@URL.")],
+    judge: Annotated[
+        str,
+        typer.Option("--judge", help="The model that writes: openai:MODEL@URL, or a YAML file with options."),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the program goes (YAML).")],
     name: Annotated[str, typer.Option("--name", help="Name of the program; default: the file's.")] = "",
     retries: Annotated[int, typer.Option(min=0, max=10, help="Further tries for a bad reply.")] = 2,

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from rubrica.core.records import Estimate, Program, Verdict
-    from rubrica.judges.factory import JudgeConfig
     from rubrica.recipes.score import ScoredText, ScoreReport
 
 
@@ -45,13 +44,13 @@ def score(
 ) -> None:
     """Judge texts by a program. Run the same command again to go on after an interruption."""
     from rubrica.core.store import Store
-    from rubrica.judges.factory import check_spec, make_judge
+    from rubrica.judges.factory import check_spec, make_judge, read_judge
     from rubrica.program.program import load_program
     from rubrica.program.reward import RewardConfig
     from rubrica.recipes import score as scoring
     from rubrica.recipes.surroundings import default_surroundings
 
-    loaded, config = load_program(program), _judge_config(judge)
+    loaded, config = load_program(program), read_judge(judge)
     given = scoring.read_input(source, limit)
     texts = given.texts if explain is None else scoring.select(given, explain)
     builtin = dict(default_surroundings().judges)
@@ -76,13 +75,6 @@ def score(
         _show_report(report, path, as_json=as_json)
     if any(found.card.total is None for found in scored):
         _say_what_is_missing(scored)
-
-
-def _judge_config(judge: str) -> "str | JudgeConfig":
-    from rubrica.core.config import load_config
-    from rubrica.judges.factory import JudgeConfig
-
-    return load_config(JudgeConfig, judge) if judge.endswith((".yaml", ".yml")) else judge
 
 
 def _folder(out: Path) -> Path:

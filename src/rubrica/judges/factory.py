@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from rubrica.core.config import Config
+from rubrica.core.config import Config, load_config
 from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import Judge
 from rubrica.core.records import NonEmpty
@@ -48,6 +48,11 @@ class Server(NamedTuple):
     url: str
 
 
+def read_judge(judge: str) -> JudgeConfig:
+    """Return the judge that a flag names: a spec, or a YAML file with options (``DataError`` as in any file)."""
+    return load_config(JudgeConfig, judge) if judge.endswith((".yaml", ".yml")) else JudgeConfig(spec=judge)
+
+
 def server_of(spec: str) -> Server | None:
     """Return the server that ``spec`` names, or None for a spec of another kind."""
     found = _SERVER.fullmatch(spec.strip())
@@ -81,6 +86,8 @@ def check_spec(config: str | JudgeConfig, builtin: Collection[str]) -> None:
     kind, _, rest = spec.partition(":")
     if spec in builtin or (kind == "local" and rest):
         return
+    if kind == "local":
+        raise UsageError(f"judge {spec!r}: expected local:PATH, a folder or hub id")
     if kind != "openai":
         known = [*builtin, "local:", "openai:"]
         raise UsageError(f"judge {spec!r}: no such judge{nearest(spec, known)}; expected one of {EXAMPLES}")

@@ -54,10 +54,10 @@ def load_constitution(ref: str | Path) -> Constitution:
     or gives two clauses one id.
     """
     names = library_names(constitutions=True)
-    if isinstance(ref, str) and f"{ref}{_SUFFIX}" in names:
-        ref = f"{ref}{_SUFFIX}"
-    path = find(ref, names, "constitution")
-    return _library(path) if isinstance(ref, str) and ref in names else _load(path)
+    short = [name.removesuffix(_SUFFIX) for name in names]
+    if isinstance(ref, str) and ref in (*short, *names):
+        return _library(find(ref.removesuffix(_SUFFIX) + _SUFFIX, names, "constitution"))
+    return _load(find(ref, short, "constitution"))
 
 
 def _load(path: Path) -> Constitution:

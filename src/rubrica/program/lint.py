@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
+from rubrica.core.config import key_lines
 from rubrica.core.records import Constitution, Program, Question, QuestionKind, Record
 from rubrica.program.constitution import clauses
-from rubrica.program.program import dimensions, problems, questions
+from rubrica.program.program import dimensions, locations, problems, questions
 from rubrica.program.wording import is_negative, leading_words, normalized, vague_words
 
 Severity = Literal["error", "warning", "info"]
@@ -54,20 +56,32 @@ class Finding(Record):
     where: str
     """Id of the question, dimension, principle or clause."""
     message: str
+    line: int | None = None
+    """Line of the program's file, where it is known."""
 
 
-def lint(program: Program, constitution: Constitution | None) -> list[Finding]:
-    """Return the findings on a program, errors first; without ``constitution`` clauses go unchecked."""
+def lint(program: Program, constitution: Constitution | None, path: Path | None = None) -> list[Finding]:
+    """Return the findings on a program, errors first; without ``constitution`` clauses go unchecked.
+
+    With ``path``, the program's file, each names its line.
+    """
     asked = [question for _, _, question in questions(program)]
-    found = [
-        *(_finding("error", p.rule, p.where, p.message) for p in problems(program, constitution)),
+    refused = list(problems(program, constitution))
+    suspected = [
         *(finding for question in asked for finding in _wording(question)),
         *_repetitions(asked),
         *_gates_only(program),
         *_coverage(program, asked, constitution),
     ]
+    found = [_finding("error", p.rule, p.where, p.message) for p in refused]
     order: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
-    return sorted(found, key=lambda finding: order[finding.severity])
+    found += sorted(suspected, key=lambda finding: order[finding.severity])
+    if path is None:
+        return found
+    places = locations(program)
+    locs = [p.loc for p in refused] + [places.get(f.where, []) for f in found[len(refused) :]]
+    lines = key_lines(path, locs)
+    return [f.model_copy(update={"line": line}) for f, line in zip(found, lines, strict=True)]
 
 
 @cache

@@ -49,7 +49,7 @@ def load_program(ref: str | Path) -> Program:
 def read_program(ref: str | Path) -> tuple[Program, Path]:
     """Read a program for :func:`rubrica.program.lint.lint`: its form is checked, its questions are not."""
     path = find(ref, library_names(), "program")
-    return validate(Program, read_yaml(path), path), path
+    return _program(read_yaml(path), path), path
 
 
 def _load(path: Path) -> Program:
@@ -61,9 +61,16 @@ _library = cache(_load)
 
 def parse_program(data: Json, path: str | Path) -> Program:
     """Validate parsed YAML or JSON; ``path`` is named in errors, and beside it the constitution is looked for."""
-    program = validate(Program, data, path)
+    program = _program(data, path)
     validate_program(program, path, constitution_of(program, path))
     return program
+
+
+def _program(data: Json, path: str | Path) -> Program:
+    principles = data.get("principles") if isinstance(data, dict) else None
+    if isinstance(principles, list) and any(isinstance(p, dict) and "clauses" in p for p in principles):
+        raise DataError(path, "this is a constitution; rubrica program compile makes a program of it")
+    return validate(Program, data, path)
 
 
 def constitution_of(program: Program, path: str | Path | None = None) -> Constitution | None:
@@ -175,6 +182,17 @@ def _located(program: Program) -> Iterator[tuple[Loc, Question]]:
         for d, dimension in enumerate(principle.dimensions):
             for q, question in enumerate(dimension.questions):
                 yield ["principles", p, "dimensions", d, "questions", q], question
+
+
+def locations(program: Program) -> dict[str, Loc]:
+    """Where in the file each dimension and question stands, by id."""
+    found: dict[str, Loc] = {}
+    for loc, question in _located(program):
+        found[question.id] = loc
+        principle, dimension = loc[1], loc[3]
+        assert isinstance(principle, int) and isinstance(dimension, int)
+        found.setdefault(program.principles[principle].dimensions[dimension].id, loc[:4])
+    return found
 
 
 def _repeated_ids(program: Program) -> Iterator[Problem]:

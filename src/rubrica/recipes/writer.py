@@ -1,9 +1,14 @@
 """Who puts a weakness into words: the model behind a judge's spec."""
 
+from typing import TYPE_CHECKING
+
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.ports import Generator
 from rubrica.core.records import Message, Prompt, Sampling
-from rubrica.judges.factory import JudgeConfig, server_of
+from rubrica.judges.factory import JudgeConfig, Server, server_of
+
+if TYPE_CHECKING:
+    from rubrica.models.server import ServerGenerator
 
 
 class JudgeWriter:
@@ -33,25 +38,28 @@ def open_writer(judge: str | JudgeConfig) -> JudgeWriter:
     """Return the writer behind a judge's spec; ``UsageError`` for a judge that is no chat model."""
     config = judge if isinstance(judge, JudgeConfig) else JudgeConfig(spec=judge)
     if server := server_of(config.spec):
-        from rubrica.models.server import ServerGenerator  # the HTTP client takes half a second to import
-
-        # ``timeout`` is for one label; a reflection is longer, so the generator's own applies
-        return JudgeWriter(
-            ServerGenerator(
-                *server,
-                api_key_env=config.api_key_env,
-                concurrency=config.concurrency,
-                retries=config.retries,
-                rpm=config.rpm,
-                tpm=config.tpm,
-            )
-        )
+        return JudgeWriter(server_writer(server, config))
     if not (path := _local(config.spec)):
         raise UsageError(f"reflection: judge {config.spec!r} cannot write; use reflection: template")
     from rubrica.checkpoint import checkpoint_folder  # torch, only where it is used
     from rubrica.recipes.models import open_generator
 
     return JudgeWriter(open_generator(checkpoint_folder(path), "auto"))
+
+
+def server_writer(server: Server, config: JudgeConfig) -> "ServerGenerator":
+    """Return the model behind a server, asked with the judge's own key and limits."""
+    from rubrica.models.server import ServerGenerator  # the HTTP client takes half a second to import
+
+    # ``timeout`` is for one label; a longer text takes longer, so the generator's own applies
+    return ServerGenerator(
+        *server,
+        api_key_env=config.api_key_env,
+        concurrency=config.concurrency,
+        retries=config.retries,
+        rpm=config.rpm,
+        tpm=config.tpm,
+    )
 
 
 def _local(spec: str) -> str:
