@@ -116,6 +116,8 @@ def _run_stage(
         context.spending, spent = None, spending.total()
         stage.finish({**summary, **spent.model_dump()})
         say(f"{stage.name}: done in {spent.seconds:.0f} s")
+        if warning := summary.get("warning"):
+            say(f"{stage.name}: {warning}")
     context.weights = next_weights(context, stage)
 
 

@@ -12,6 +12,7 @@ from rubrica.core.attempt import parse
 from rubrica.core.records import (
     Attempt,
     Label,
+    Malformed,
     Outcome,
     Prompt,
     QuestionKind,
@@ -71,12 +72,14 @@ def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Pro
         on_resume=reward.forget_after,
         progress=context.report,
     )
-    rows = [row.metrics["reward"] for row in stage.metrics() if "reward" in row.metrics]
+    logged = [row.metrics for row in stage.metrics()]
+    rows = [metrics["reward"] for metrics in logged if "reward" in metrics]
     return {
         **trained,
         "first_reward": rows[0] if rows else None,
         "last_reward": rows[-1] if rows else None,
         "fast_rollouts": fast,
+        "warning": malformed_warning(logged),
     }
 
 
@@ -251,6 +254,20 @@ def step_metrics(
     if answered:
         metrics["na/share"] = sum(v.outcome is Outcome.NOT_APPLICABLE for v in answered) / len(answered)
     return metrics
+
+
+def malformed_warning(logged: Sequence[Mapping[str, float]]) -> str | None:
+    """Say so where no completion of any step was an attempt: then all rewards were the same floor."""
+    steps = [metrics for metrics in logged if "malformed/share" in metrics]
+    if not steps or any(metrics["malformed/share"] < 1 for metrics in steps):
+        return None
+    shares = {str(r): sum(m.get(f"malformed/{r}", 0.0) for m in steps) / len(steps) for r in Malformed}
+    ranked = sorted(shares.items(), key=lambda item: -item[1])[:3]
+    most = ", ".join(f"{reason.replace('_', ' ')} {share:.0%}" for reason, share in ranked if share)
+    return (
+        f"every completion was malformed ({most}), so nothing could be learned; train think-sft on more examples, "
+        "or raise max_completion_tokens where they are truncated"
+    )
 
 
 def card_metrics(
