@@ -28,8 +28,10 @@ from rubrica.reports.accounts import costs, think_examples, trust
 from rubrica.reports.evaluation import suites
 from rubrica.reports.examples import choose, last_quarter
 from rubrica.reports.metrics import spans, thin
+from rubrica.reports.plots import lines
 from rubrica.reports.run_data import RunData, StageData
 from rubrica.reports.run_report import LONGEST_TEXT, duration, shown_text
+from rubrica.reports.svg import inline_svg, sparkline
 from rubrica.reports.tables import MEASURES
 from rubrica.reports.waterfall import ladder, reward_ladder, tree
 
@@ -282,6 +284,36 @@ def test_a_thinned_series_keeps_its_mean_and_its_end(values: list[float], count:
         assert short == points
 
 
+def labels(points: list[tuple[float, float]]) -> list[str]:
+    """The words of a drawn chart: ticks across, the title, ticks upwards."""
+    return re.findall(r"<text[^>]*>([^<]*)</text>", inline_svg(lines({"a": points}, 446), "t"))
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ([(1.0, -2.5), (2.0, -2.5), (3.0, -2.5)], "1 2 3 step −3.5 −3.0 −2.5 −2.0 −1.5"),
+        ([(1.0, 0.0), (2.0, 0.0)], "1 2 step 0.0 0.2 0.4 0.6 0.8 1.0"),
+        ([(4.0, 1.0)], "4 step 0.6 0.8 1.0 1.2 1.4"),
+        ([(float(i), i / 10) for i in range(21)], "0 5 10 15 20 step 0.0 0.5 1.0 1.5 2.0"),
+    ],
+)
+def test_ticks_fall_on_steps_and_constant_series_have_a_scale(points, words) -> None:
+    assert labels(points) == words.split()
+
+
+def test_one_value_is_a_dot() -> None:
+    assert 'class="dot" points="0.0,12.0 0.0,12.0"' in sparkline([0.0], -1.0, 1.0)
+    assert 'class="line" points="0.0,22.0 100.0,2.0"' in sparkline([-1.0, 1.0], -1.0, 1.0)
+
+
+def test_families_are_folded_under_the_measures(html: str) -> None:
+    shown, folded = html.split("<summary>The same by family</summary>")
+    table = shown[shown.index("<tbody>") :]
+    assert "Attack success" in table and "</table>" in table and 'class="family"' not in table
+    assert folded.index('class="family"') < folded.index("</details>")
+
+
 # --- waterfalls ----------------------------------------------------------------------------------
 
 
@@ -442,6 +474,14 @@ def test_a_run_that_has_only_started_says_what_is_missing(tmp_path: Path) -> Non
         "The run recorded no false-veto rate.",
     ):
         assert words in page.text
+
+
+def test_a_stage_that_warns_is_heard_at_the_top(tmp_path: Path) -> None:
+    run = Run.start(tmp_path / "run", sample_run.Recipe(), sample_run.program(), seed=0)
+    run.stage(2, "grpo").finish({"warning": "every completion was malformed (truncated 100%)"})
+    run.close()
+    page = Page(render_report(tmp_path / "run"))
+    assert "02-grpo: every completion was malformed (truncated 100%)." in page.text
 
 
 def test_a_folder_without_a_run_and_a_broken_evaluation_are_named(tmp_path: Path) -> None:

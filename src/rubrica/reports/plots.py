@@ -1,6 +1,7 @@
 """Charts as Vega-Lite specifications with fixed colours, which any Vega-Lite renderer can draw."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 from rubrica.core.records import EvalResult
@@ -75,20 +76,27 @@ def lines(
     names = list(series)
     palette = [THEME[colours[i % len(colours)]] for i in range(len(names))]
     dashes = [_DASHES[i % len(_DASHES)] for i in range(len(names))]
-    rows = [{"x": x, "y": y, "name": name} for name in names for x, y in series[name]]
+    rows = [(name, x, y) for name in names for x, y in series[name]]
     steps = sorted({x for points in series.values() for x, _ in points})
     ends = (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] - 0.5, steps[0] + 0.5)
     longest = max(map(len, names), default=0)
     scale: Spec = {"domain": names, "range": palette}
     legend = _legend(width, len(names), longest, symbolType="stroke") if len(names) > 1 else None
-    x_axis: Spec = {"title": "step", "grid": False, "tickCount": 5 if width < 500 else 10, "tickMinStep": 1}
-    y_axis: Spec = {"title": None, "tickCount": 5, **({"format": ".0%"} if share else {})}
+    ticks = 5 if width < 500 else 10
+    x_axis: Spec = {"title": "step", "grid": False, "tickCount": ticks, "format": "d"}
+    if ends[1] - ends[0] <= ticks:  # else the renderer puts ticks between two steps
+        x_axis["values"] = list(range(math.ceil(ends[0]), math.floor(ends[1]) + 1))
+    y_axis: Spec = {"title": None, "tickCount": 5, **({"format": "%"} if share else {})}
+    low, high = _span(domain or [y for _, _, y in rows], share)
     x: Spec = {"field": "x", "type": "quantitative", "axis": x_axis, "scale": {"domain": list(ends)}}
-    y: Spec = {"field": "y", "type": "quantitative", "axis": y_axis, "scale": {"zero": share}}
-    if domain:
-        y["scale"] = {"zero": False, "domain": list(domain), "nice": True}
+    y: Spec = {
+        "field": "y",
+        "type": "quantitative",
+        "axis": y_axis,
+        "scale": {"zero": False, "domain": [low, high], "nice": True},
+    }
     line: Spec = {
-        "data": _dates(rows),
+        "data": _dates([{"x": x, "y": y, "name": name} for name, x, y in rows]),
         "mark": {
             "type": "line",
             "strokeWidth": 2,
@@ -114,6 +122,16 @@ def lines(
         "encoding": {"x": x, "x2": {"field": "x2"}, "description": {"field": "tip", "type": "nominal"}},
     }
     return _base(width, height, [line, hit])
+
+
+def _span(values: Sequence[float], share: bool) -> tuple[float, float]:
+    """From the lowest to the highest value, of shares from 0; values that are all one get room around them."""
+    low, high = min(values), max(values)
+    if share:
+        low = min(0.0, low)
+    if not math.isclose(low, high, rel_tol=1e-9):
+        return low, high
+    return (low - abs(low) / 2, high + abs(high) / 2) if low else (0.0, 1.0)
 
 
 def _step_tips(

@@ -51,14 +51,17 @@ class Chart:
 
 
 def sparkline(values: Sequence[float], low: float, high: float) -> Markup:
-    """A line without axes over [low, high], for a row of a table."""
+    """A line without axes over [low, high], for a row of a table; a dot where there is one value."""
     span = (high - low) or 1.0
     last = max(1, len(values) - 1)
-    points = " ".join(f"{100 * i / last:.1f},{22 - 20 * (v - low) / span:.1f}" for i, v in enumerate(values))
+    points = [f"{100 * i / last:.1f},{22 - 20 * (v - low) / span:.1f}" for i, v in enumerate(values)]
+    kind = "line"
+    if len(points) == 1:
+        points, kind = points * 2, "dot"  # a line of no length, of which round ends make a dot
     return Markup(
         '<svg class="spark" viewBox="0 0 100 24" preserveAspectRatio="none" aria-hidden="true">'
-        '<polyline points="{}" vector-effect="non-scaling-stroke"/></svg>'
-    ).format(points)
+        '<polyline class="{}" points="{}" vector-effect="non-scaling-stroke"/></svg>'
+    ).format(kind, " ".join(points))
 
 
 def inline_svg(spec: Spec, title: str) -> Markup:
