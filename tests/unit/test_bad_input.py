@@ -323,6 +323,12 @@ def test_places_that_cannot_be_written(place: Path, models: Path, fake_server: F
     judged = ("--set", f"policy.model={models / 'good'}")
     check(rubrica("align", "recipe.yaml", "--out", "file", *judged), 2, "file: is a file")
     check(rubrica("align", "recipe.yaml", "--out", "file/run", *judged), 1, "choose another --out")
+    check(
+        rubrica("report", "run", "--out", "no/x.html"),
+        2,
+        "no/x.html: its folder does not exist; create no first",
+    )
+    check(rubrica("report", "run", "--out", "."), 2, ".: is a directory; --out takes a file")
     Path("full").mkdir()
     Path("full/notes.txt").write_text("x")
     check(

@@ -144,9 +144,21 @@ def test_compile_takes_a_judges_file(
             "expected one of hhh, lab, or the path",
         ),
         (("program", "show", "hhhh"), "error: no program called 'hhhh' (did you mean 'hhh'?)"),
-        (("program", "show"), "Missing argument"),
-        (("program", "show", "hhh", "--jsn"), "No such option"),
-        (("nonsense",), "No such command"),
+        (("program", "show"), "error: missing argument 'PROGRAM'; see rubrica program show --help\n"),
+        (
+            ("program", "show", "hhh", "--jsn"),
+            "error: no such option: --jsn (did you mean --json?); see rubrica",
+        ),
+        (
+            ("program", "shwo"),
+            "error: no such command 'shwo' (did you mean 'show'?); see rubrica program --help\n",
+        ),
+        (
+            ("score", "--limit", "0"),
+            "error: invalid value for '--limit': expected greater than or equal to 1; see",
+        ),
+        (("nonsense",), "error: no command 'nonsense'; expected one of demo, align"),
+        (("algn",), "error: no command 'algn' (did you mean 'align'?)"),
         (("program", "compile", "hhh", "--judge", "gpt", "-o", "p.yaml"), "expected openai:MODEL@URL"),
         (
             ("program", "compile", "hhh", "--judge", "openai:m@http://x", "-o", "no/p.yaml"),
@@ -161,7 +173,7 @@ def test_compile_takes_a_judges_file(
 def test_wrong_use_exits_2(capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], words: str) -> None:
     code, out, err = run(capsys, *argv)
     assert code == 2 and words in err and out == ""
-    assert "Traceback" not in err
+    assert err.startswith("error: ") and err.count("\n") == 1
 
 
 def test_an_error_is_one_line_whatever_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +198,10 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     for name in COMMANDS:
         assert f"\n  {name} " in out
-        assert run(capsys, name, "--help")[0] == 0
+        code, said, _ = run(capsys, name, "--help")
+        assert code == 0 and said.startswith("Usage: ") and "─" not in said
+    code, _, err = run(capsys)
+    assert code == 2 and err.startswith("Usage: rubrica")
 
 
 def test_interrupt_says_so_and_exits_130(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rubrica.core.config import load_config
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.records import Message, Prompt
+from rubrica.lab.checkpoints import DEMO_RECIPE
 from rubrica.program.program import load_program
 from rubrica.recipes.config import Grpo, LabPrompts, Recipe, ThinkSft
 from rubrica.recipes.context import Surroundings
@@ -96,6 +97,11 @@ def test_an_error_names_file_line_and_nearest_choice(tmp_path, line, written, sa
     with pytest.raises(DataError) as caught:
         load_config(Recipe, path)
     assert f"{path}:{line}: " in str(caught.value) and said in str(caught.value)
+
+
+def test_the_demo_takes_the_constants_of_the_preset_that_is_asked_for():
+    assert load_config(Recipe, DEMO_RECIPE).reward.weights == (0.5, 0.5)
+    assert load_config(Recipe, DEMO_RECIPE, ["reward.preset=qa-lign"]).reward.weights == (10, 1)
 
 
 # --- forecast ---

@@ -3,9 +3,10 @@ before it runs: put a command's own imports inside its function.
 """
 
 import importlib
+import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -13,7 +14,7 @@ from typer.main import get_command, get_group
 
 from rubrica import __version__
 from rubrica.cli.output import error_line
-from rubrica.core.errors import RubricaError
+from rubrica.core.errors import RubricaError, UsageError, nearest
 
 COMMANDS: Final[dict[str, str]] = {
     "demo": "rubrica.cli.demo:demo",
@@ -36,7 +37,9 @@ class _LazyGroup(TyperGroup):
         self, ctx: typer.Context, cmd_name: str
     ) -> TyperCommand | TyperGroup | None:
         if cmd_name not in COMMANDS:
-            return None
+            raise UsageError(
+                f"no command {cmd_name!r}{nearest(cmd_name, COMMANDS)}; expected one of {', '.join(COMMANDS)}"
+            )
         module, _, attribute = COMMANDS[cmd_name].partition(":")
         found = getattr(importlib.import_module(module), attribute)
         if isinstance(found, typer.Typer):
@@ -50,6 +53,8 @@ class _LazyGroup(TyperGroup):
         return command
 
 
+_ParserError: Final[type[Exception]] = typer.BadParameter.__bases__[0]
+"""What the parser raises for a wrong line; typer does not export it."""
 app = typer.Typer(cls=_LazyGroup, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -69,6 +74,20 @@ def _root(
     """Align language models to a constitution that people can read."""
 
 
+def _refuse(error: Exception) -> NoReturn:
+    """Print what the parser found wrong on one line, or the help that it shows where nothing was asked for."""
+    message: str = getattr(error, "format_message", error.__str__)()
+    if "\n" in message:
+        print(message, file=sys.stderr)
+    else:
+        said = message[:1].lower() + message[1:].rstrip(".").replace("Input should be", "expected")
+        said = re.sub(r"\(Possible options: (.*)\)", r"(did you mean \1?)", said)
+        said = re.sub(r"\. Did you mean (.*)\?", r" (did you mean \1?)", said)
+        context = getattr(error, "ctx", None)
+        error_line(f"error: {said}; see {context.command_path if context else 'rubrica'} --help")
+    sys.exit(2)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code: 0 done, 1 what was asked about failed, 2 wrong use.
 
@@ -78,7 +97,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     try:
-        get_command(app).main(args=[arg for arg in args if arg != "--debug"], prog_name="rubrica")
+        given = [arg for arg in args if arg != "--debug"]
+        sys.exit(get_command(app).main(args=given, prog_name="rubrica", standalone_mode=False))
+    except _ParserError as error:
+        _refuse(error)
     except RubricaError as error:
         if debug:
             raise

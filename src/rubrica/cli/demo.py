@@ -34,8 +34,8 @@ def demo(
         raise UsageError(
             f"--preset {preset!r}: no such preset{nearest(preset, PRESETS)}; expected {' or '.join(PRESETS)}"
         )
-    reward = ["reward={preset: qa-lign}"] if preset == "qa-lign" else [f"reward.preset={preset}"]
-    recipe = load_config(Recipe, DEMO_RECIPE, [f"seed={seed}", *reward, *(overrides or ())])
+    given = [f"seed={seed}", f"reward.preset={preset}", *(overrides or ())]
+    recipe = load_config(Recipe, DEMO_RECIPE, given)
     words = ["rubrica", "demo", "--out", str(out), "--seed", str(seed), "--preset", preset, "--resume"]
     again = shlex.join([*words, *(word for override in overrides or () for word in ("--set", override))])
     run_recipe(recipe, out, str(DEMO_RECIPE), resume=resume, as_json=False, quiet=True, again=again)

@@ -7,7 +7,7 @@ import typer
 
 from rubrica.cli.output import JsonFlag, note, print_json
 
-app = typer.Typer(help="The embedded laboratory.", no_args_is_help=True)
+app = typer.Typer(help="The embedded laboratory.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()

@@ -3,10 +3,13 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import BaseModel
+
+from rubrica.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +22,14 @@ def print_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> No
     """Print ``value`` as one JSON document on stdout; NaN and infinity are refused (``ValueError``)."""
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     sys.stdout.write(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def check_out(path: Path) -> None:
+    """Raise ``UsageError`` where no file can be written: ``path`` is a directory, or its folder is not there."""
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory; --out takes a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: its folder does not exist; create {path.parent} first")
 
 
 def console(*, stderr: bool = False) -> "Console":

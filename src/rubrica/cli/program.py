@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from rubrica.cli.output import JsonFlag, console, note, plain, plural, print_json
+from rubrica.cli.output import JsonFlag, check_out, console, note, plain, plural, print_json
 
 if TYPE_CHECKING:
     from rubrica.core.ports import Completer
@@ -170,8 +170,7 @@ def compile_(
 
     if out.exists() and not force:
         raise UsageError(f"{out}: exists already; choose another --out, or --force to overwrite it")
-    if not out.parent.is_dir():
-        raise UsageError(f"{out}: its folder does not exist; create {out.parent} first")
+    check_out(out)
     loaded = load_constitution(constitution)
     program, report = compile_program(
         loaded,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rubrica.cli.output import JsonFlag, console, print_json
+from rubrica.cli.output import JsonFlag, check_out, console, print_json
 
 
 def report(
@@ -21,6 +21,8 @@ def report(
     from rubrica.reports.run_report import render_report
 
     path = out or run / "report.html"
+    if out is not None:
+        check_out(out)
     html = render_report(run)
     write_atomic(path, html)
     if as_json:

@@ -4,6 +4,7 @@ RUN/recipe.yaml, program.yaml, environment.json, store.sqlite, stages/NN-type/{m
 eval/*.json, report.html. A stage is done when its ``summary.json`` exists; everything before that is resumable.
 """
 
+import errno
 import fcntl
 import json
 import math
@@ -49,9 +50,9 @@ def _whole(path: Path) -> Iterator[TextIO]:
             yield file
         temporary.replace(path)
     except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose another --out"
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "free some space or choose another --out" if full else "choose another --out"
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
