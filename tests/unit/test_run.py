@@ -195,7 +195,9 @@ def test_writing_is_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(path, {"a": math.nan})
     assert json.loads(path.read_text()) == {"a": 1}
-    with pytest.raises(StorageError, match=r"cannot be written \(No such file or directory\); choose another --out$"):
+    with pytest.raises(
+        StorageError, match=r"cannot be written \(No such file or directory\); choose another --out$"
+    ):
         write_atomic(tmp_path / "none" / "x.json", "{}")
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
