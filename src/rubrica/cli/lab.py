@@ -24,7 +24,7 @@ def build(
     ] = 1.0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train tokenizer, starter, teacher and judge from scratch (about 22 minutes on two cores)."""
+    """Train tokenizer, starter, teacher and judge from scratch (about 25 minutes on two cores)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     from rubrica.cli.output import console
