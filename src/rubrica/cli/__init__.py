@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from rubrica import __version__
-from rubrica.cli.output import error_line
+from rubrica.cli.output import Command, error_line
 from rubrica.core.errors import RubricaError, UsageError, nearest
 
 COMMANDS: Final[dict[str, str]] = {
@@ -47,7 +47,7 @@ class _LazyGroup(TyperGroup):
             group.name = cmd_name
             return group
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(cmd_name)(found)
+        single.command(cmd_name, cls=Command)(found)
         command = get_command(single)
         assert isinstance(command, TyperCommand | TyperGroup)
         return command

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import BaseModel
+from typer.core import TyperCommand
 
 from rubrica.core.errors import UsageError
 
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 """Annotation of the ``--json`` flag: ``as_json: JsonFlag = False``."""
+
+
+class Command(TyperCommand):
+    """A command whose usage line names a required argument as it is, without the parser's braces."""
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Return the parts of the usage line."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
 def print_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from rubrica.cli.output import JsonFlag, check_out, console, note, plain, plural, print_json
+from rubrica.cli.output import Command, JsonFlag, check_out, console, note, plain, plural, print_json
 
 if TYPE_CHECKING:
     from rubrica.core.ports import Completer
@@ -45,7 +45,7 @@ def _writer(judge: str) -> "Completer":
     return server_writer(server, config)
 
 
-@app.command()
+@app.command(cls=Command)
 def show(program: ProgramArg, as_json: JsonFlag = False) -> None:
     """Print the tree of principles, dimensions and questions."""
     from rich.text import Text
@@ -86,7 +86,7 @@ def show(program: ProgramArg, as_json: JsonFlag = False) -> None:
     console().print(root)
 
 
-@app.command()
+@app.command(cls=Command)
 def lint(program: ProgramArg, as_json: JsonFlag = False) -> None:
     """Report what is wrong or doubtful in a program; exit 1 if anything is wrong."""
     from rubrica.program.lint import lint as findings_of
@@ -111,7 +111,7 @@ def lint(program: ProgramArg, as_json: JsonFlag = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def diff(
     old: Annotated[str, typer.Argument(metavar="OLD", help="A library name or a YAML file.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="A library name or a YAML file.")],
@@ -145,7 +145,7 @@ def diff(
         out.print("the answers are pooled differently: rewards may change although answers are kept")
 
 
-@app.command(name="compile")
+@app.command(name="compile", cls=Command)
 def compile_(
     constitution: Annotated[
         str, typer.Argument(metavar="CONSTITUTION", help="A library name (hhh, lab) or a YAML file.")
