@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -14,7 +15,8 @@ from rubrica.core.records import Label, Message, Outcome, Prompt, Query, Questio
 from rubrica.judges.layout import Encoder, JudgeCard, Piece, chat_layout, choose_layout, lab_layout
 from rubrica.judges.local import LocalJudge, read_card
 from rubrica.judges.template import allowed_labels
-from rubrica.judges.tree import Branch, Group, TreeScorer, split_rows
+from rubrica.judges.forest import Branch, Group
+from rubrica.judges.tree import TreeScorer
 from tiny import FAMILIES, SENTENCES, SPECIALS, tiny_checkpoint, tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -103,7 +105,8 @@ def test_chat_and_plain_models_equal_the_reference(template):
     ("family", "options", "mode"),
     [
         ("mistral", {"sliding_window": 8}, "tree"),
-        ("gemma2", {"sliding_window": 8, "head_dim": 8, "final_logit_softcapping": 2.0}, "tree"),
+        ("gemma2", {"sliding_window": 8, "head_dim": 8, "final_logit_softcapping": 2.0}, "plain"),
+        ("gemma3_text", {"sliding_window": 8, "head_dim": 8, "final_logit_softcapping": 2.0}, "tree"),
         ("granite", {"logits_scaling": 3.0}, "plain"),
     ],
 )
@@ -153,14 +156,23 @@ def test_tokens_are_counted_once_per_shared_part():
     assert sum(sum(s.tokens) for s in plain) == 12 * (50 + 8 + 1)
 
 
-def test_long_groups_are_cut_into_rows_that_hold_every_branch_once():
-    branches = [Branch(tuple(range(3 + n % 5)), ((1,),)) for n in range(200)]
-    rows = list(split_rows(Group((1,) * 20, branches, range(200))))
-    assert [owner for row in rows for owner in row.owners] == list(range(200))
-    assert all(row.tokens == 20 + sum(len(b.question) for b in row.branches) for row in rows)
-    assert (
-        len(rows) == 2 and max(row.tokens for row in rows) <= 20 + 500 + 7
-    )  # 1000 tokens, at most 512 a row
+def test_every_distinct_token_is_computed_once_in_passes_of_any_size():
+    """Instructions, two prompts, texts that begin alike: the forest holds what a trie of token ids holds."""
+    head, one, two = tuple(range(100, 130)), tuple(range(200, 220)), tuple(range(300, 325))
+    texts = [head + one + (5,) * n for n in (3, 25, 40)] + [head + two + (6,) * 30, head + two + (7,) * 20]
+    branches = [Branch(tuple(range(10 + n, 14 + n)), ((1,),)) for n in range(3)]
+    groups = [Group(text, branches, range(3 * n, 3 * n + 3)) for n, text in enumerate(texts)]
+    distinct = 30 + 20 + 40 + 25 + 30 + 20 + 15 * 4  # the three texts of the first prompt begin alike
+    model = tiny_model("llama", 400, context=1024)
+    expected = None
+    for limit in (1, 20, 64, 4096):
+        found = list(TreeScorer(model, limit, "tree").score(groups))
+        assert sum(sum(s.tokens) for s in found) == distinct
+        scores = {o: row for s in found for o, row in zip(s.owners, s.logprobs, strict=True)}
+        assert sorted(scores) == list(range(15))
+        values = np.concatenate([scores[o] for o in range(15)])
+        expected = values if expected is None else expected
+        assert np.allclose(values, expected, atol=1e-5)
 
 
 def test_an_answer_that_begins_another_is_closed_with_the_end_token():

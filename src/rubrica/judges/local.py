@@ -27,7 +27,8 @@ from rubrica.core.errors import DataError, JudgeError
 from rubrica.core.records import Label, Outcome, Query, Question, Verdict
 from rubrica.judges.layout import Encoder, JudgeCard, Tokenizer, choose_layout, label_ids
 from rubrica.judges.template import allowed_labels
-from rubrica.judges.tree import Branch, CausalLM, Floats, Group, Ids, Mode, TreeScorer
+from rubrica.judges.forest import Branch, Group, Ids
+from rubrica.judges.tree import CausalLM, Floats, Mode, TreeScorer
 
 CARD = "rubrica_judge.json"
 

@@ -1,0 +1,261 @@
+"""Attention of a forest: a token sees the nodes above it and the earlier tokens of its own stretch, never a sibling.
+
+All tokens of a pass are one row, so every matrix product of the model works on distinct tokens only. Attention is
+computed in two parts, to the path above and within the stretch, and joined by their log-sum-exps (as in cascade
+attention for shared prefixes; Ye et al., FlashInfer, arXiv 2501.01005, section 3.1):
+
+    o = o_own s + o_path (1 - s),    s = sigmoid(lse_own - lse_path)
+
+Keys and values of nodes that a later pass needs are kept until it has run.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from rubrica.judges.forest import Branch, Ints, Node, Pass
+
+NAME = "rubrica_forest"
+KeysValues = tuple[Tensor, Tensor]
+"""Each [1, key heads, tokens, size]."""
+Kept = dict[Node, dict[int, KeysValues]]
+"""Keys and values of nodes of earlier passes, by layer."""
+
+
+class Layer(Protocol):
+    """What is used of an attention module of ``transformers``."""
+
+    layer_idx: int
+
+
+class Run(NamedTuple):
+    """Tokens ``start`` to ``stop`` of the row, which look at the path that ends in ``above``."""
+
+    start: int
+    stop: int
+    above: Node | None
+
+
+class View:
+    """One pass as a row: inner nodes, then leaves; who may look at whom."""
+
+    def __init__(self, work: Pass, keep: Sequence[Node], kept: Kept, device: torch.device) -> None:
+        """``keep`` are nodes of this pass that later ones need; their keys and values are put into ``kept``."""
+        self._keep, self._kept, self._device = keep, kept, device
+        self._place: dict[Node, slice] = {}
+        self._inner: list[Run] = []
+        self._runs: list[Run] = []
+        ids: list[Ints] = []
+        positions: list[Ints] = []
+        at = 0
+        for node in work.nodes:
+            run = Run(at, at + len(node.ids), node.parent)
+            self._place[node] = slice(run.start, run.stop)
+            self._inner.append(run)
+            ids.append(np.array(node.ids, dtype=np.int64))
+            positions.append(np.arange(node.start, node.end))
+            at = run.stop
+        self.trunk = at
+        """Tokens of the inner nodes."""
+        for node, branch, _ in work.leaves:
+            start, stop = at, at + len(branch.packed.ids)
+            if self._runs and self._runs[-1].above is node:
+                start = self._runs.pop().start
+            self._runs.append(Run(start, stop, node))
+            ids.append(branch.packed.ids)
+            positions.append(node.end + branch.packed.offsets)
+            at = stop
+        self.ids = torch.from_numpy(np.concatenate(ids)).to(device)
+        """[tokens]"""
+        self.positions = torch.from_numpy(np.concatenate(positions)).to(device)
+        """[tokens]"""
+        branches = [branch for _, branch, _ in work.leaves]
+        self._stack = _Stack(branches, device) if branches else None
+        self._masks: dict[tuple[Run | None, bool, int | None], Tensor | None] = {}
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
+    ) -> Tensor:
+        """Return the output of one layer's attention, [1, tokens, heads, size].
+
+        ``query`` is [1, heads, tokens, size], ``key`` and ``value`` [1, key heads, tokens, size].
+        """
+        for node in self._keep:
+            place = self._place[node]
+            pair = key[:, :, place].clone(), value[:, :, place].clone()
+            self._kept.setdefault(node, {})[layer] = pair
+        paths: dict[Node, KeysValues] = {}
+        out = torch.empty_like(query)
+
+        def join(run: Run, own: Tensor, lse: Tensor) -> None:
+            here = slice(run.start, run.stop)
+            if run.above is not None and run.above.end:
+                if run.above not in paths:
+                    paths[run.above] = self._path(run.above, layer, key, value)
+                allow = self._near(run, window)
+                seen, lse_seen = attention(query[:, :, here], *paths[run.above], scale, allow=allow)
+                share = torch.sigmoid(lse - lse_seen).unsqueeze(-1).to(own.dtype)
+                own = torch.lerp(seen, own, share)
+            out[:, :, here] = own
+
+        for run in self._inner:
+            if run.stop > run.start:
+                own = tuple(x[:, :, run.start : run.stop] for x in (query, key, value))
+                join(run, *attention(*own, scale, causal=True, allow=self._own(run, window)))
+        if self._stack is not None:
+            stacked = tuple(self._stack.split(x[:, :, self.trunk :]) for x in (query, key, value))
+            allow = self._stack.allowed(window)
+            outputs, lses = attention(*stacked, scale, causal=True, allow=allow)
+            outputs, lses = self._stack.merge(outputs), self._stack.merge(lses)
+            for run in self._runs:
+                part = slice(run.start - self.trunk, run.stop - self.trunk)
+                join(run, outputs[:, :, part], lses[:, :, part])
+        return out.transpose(1, 2)
+
+    def _path(self, node: Node, layer: int, key: Tensor, value: Tensor) -> KeysValues:
+        """Keys and values from the root down to ``node``."""
+        pairs = [
+            (key[:, :, self._place[n]], value[:, :, self._place[n]])
+            if n in self._place
+            else self._kept[n][layer]
+            for n in node.path
+        ]
+        if len(pairs) == 1:
+            return pairs[0]
+        return torch.cat([k for k, _ in pairs], 2), torch.cat([v for _, v in pairs], 2)
+
+    def _near(self, run: Run, window: int | None) -> Tensor | None:
+        """What of its path a run may see through a sliding window, [tokens, path]; None for all of it."""
+        assert run.above is not None
+        return self._windowed(run, torch.arange(run.above.end, device=self._device), window, causal=False)
+
+    def _own(self, run: Run, window: int | None) -> Tensor | None:
+        return self._windowed(run, self.positions[run.start : run.stop], window, causal=True)
+
+    def _windowed(self, run: Run, keys: Tensor, window: int | None, *, causal: bool) -> Tensor | None:
+        if window is None:
+            return None
+        known = (run, causal, window)
+        if known not in self._masks:
+            far = self.positions[run.start : run.stop, None] - keys[None]
+            near = far < window
+            self._masks[known] = None if bool(near.all()) else (near & (far >= 0) if causal else near)
+        return self._masks[known]
+
+
+class _Stack:
+    """Leaves of a pass side by side, [leaves, heads, longest, size], for attention within each."""
+
+    def __init__(self, branches: Sequence[Branch], device: torch.device) -> None:
+        sizes = np.array([len(branch.packed.ids) for branch in branches])
+        self._count, self._longest = len(sizes), int(sizes.max())
+        valid = np.arange(self._longest) < sizes[:, None]
+        starts = np.cumsum(sizes) - sizes
+        gather = np.where(valid, starts[:, None] + np.arange(self._longest), 0)
+        self._even = bool(valid.all())
+        self._gather = torch.from_numpy(gather.ravel()).to(device)
+        self._scatter = torch.from_numpy(np.flatnonzero(valid)).to(device)
+        self._offsets, self._tails = (
+            torch.from_numpy(_padded([getattr(b.packed, name) for b in branches], self._longest)).to(device)
+            for name in ("offsets", "tails")
+        )
+        self._masks: dict[int | None, Tensor | None] = {}
+
+    def split(self, x: Tensor) -> Tensor:
+        """[1, heads, tokens, size] to [leaves, heads, longest, size]."""
+        x = x[0] if self._even else x[0].index_select(1, self._gather)
+        return x.reshape(x.shape[0], self._count, self._longest, -1).transpose(0, 1)
+
+    def merge(self, x: Tensor) -> Tensor:
+        """[leaves, heads, longest, ...] to [1, heads, tokens, ...]."""
+        x = x.transpose(0, 1).flatten(1, 2)
+        return (x if self._even else x.index_select(1, self._scatter)).unsqueeze(0)
+
+    def allowed(self, window: int | None) -> Tensor | None:
+        """Who may look at whom, [leaves, 1, longest, longest]; None where it is every earlier token."""
+        if window not in self._masks:
+            far = self._offsets[:, :, None] - self._offsets[:, None, :]
+            tails = (self._tails[:, None, :] == 0) | (self._tails[:, None, :] == self._tails[:, :, None])
+            near = tails if window is None else tails & (far < window)
+            plain = bool(near.all())
+            self._masks[window] = None if plain else near.tril()[:, None]
+        return self._masks[window]
+
+
+def _padded(rows: Sequence[Ints], length: int) -> Ints:
+    out = np.zeros((len(rows), length), dtype=np.int64)
+    for row, values in zip(out, rows, strict=True):
+        row[: len(values)] = values
+    return out
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    *,
+    causal: bool = False,
+    allow: Tensor | None = None,
+) -> KeysValues:
+    """Return softmax(scale q k^T) v, [rows, heads, n, size], and the log-sum-exp of the scores, [rows, heads, n].
+
+    ``query`` [rows, heads, n, size]; ``key`` and ``value`` [rows, key heads, m, size]. ``allow`` is broadcast to
+    [rows, heads, n, m] and holds the causal order already. A query that may see nothing gets zeros and -inf.
+    """
+    rows, heads, count, size = query.shape
+    groups = heads // key.shape[1]
+    if groups > 1 and (causal or allow is not None):
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        groups = 1
+    folded = query.reshape(rows, heads // groups, groups * count, size)
+    if query.device.type == "cpu" and allow is None:
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            folded, key, value, 0.0, causal, scale=scale
+        )
+    else:
+        if causal and allow is None:
+            allow = torch.ones(count, count, dtype=torch.bool, device=query.device).tril()
+        scores = (folded @ key.transpose(-1, -2)).float() * scale
+        if allow is not None:
+            scores = scores.masked_fill(~allow, float("-inf"))
+        lse = scores.logsumexp(-1)
+        weights = (scores - lse.clamp(min=torch.finfo(lse.dtype).min).unsqueeze(-1)).exp()
+        out = weights.to(value.dtype) @ value
+    return out.reshape(rows, heads, count, size), lse.reshape(rows, heads, count)
+
+
+def forest_attention(
+    module: Layer,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: int | None,
+    *,
+    forest: View,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **ignored: object,
+) -> tuple[Tensor, None]:
+    """Attention function of ``transformers``; the mask is what :func:`sliding_window` made of it.
+
+    Raises ``NotImplementedError`` for capped scores and attention sinks.
+    """
+    if softcap is not None or s_aux is not None:
+        raise NotImplementedError("attention with capped scores or sinks")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return forest.attend(module.layer_idx, query, key, value, scale, attention_mask), None
+
+
+def sliding_window(*, local_size: int | None = None, **ignored: object) -> int | None:
+    """Mask function of ``transformers``: the view knows who looks at whom, so the window is all that is needed."""
+    return local_size
+
+
+AttentionInterface.register(NAME, forest_attention)
+AttentionMaskInterface.register(NAME, sliding_window)
