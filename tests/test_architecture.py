@@ -29,11 +29,12 @@ ALLOWED = {
     "reports": {"core", "governance"},
     "engines": {"core"},
     "lab": LOW | FREE | {"models", "judges"},
+    "bench": RUNS,
     "recipes": RUNS | {"feedback", "governance", "reports"},
     "serve": LOW | {"judges"},
     "integrations": LOW | {"judges"},
     "studio": LOW | {"reports", "feedback", "governance"},
-    "cli": RUNS | {"feedback", "governance", "reports", "recipes", "studio", "serve"},
+    "cli": RUNS | {"feedback", "governance", "reports", "recipes", "studio", "serve", "bench"},
     "__main__": {"cli"},
 }
 ONLY_IN = {
@@ -45,7 +46,7 @@ ONLY_IN = {
     "typer": {"cli"},
 }
 TORCH_FREE = ("core", "program", "judges", "reports", "cli")
-WITH_TORCH = {"rubrica.judges.local", "rubrica.judges.tree"}
+WITH_TORCH = {"rubrica.judges.attention", "rubrica.judges.local", "rubrica.judges.tree"}
 """Local judges; imported by nothing of the torch-free set at module level."""
 
 

@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, str]] = {
     "score": "rubrica.cli.score:score",
     "report": "rubrica.cli.report:report",
     "lab": "rubrica.cli.lab:app",
+    "bench": "rubrica.cli.bench:app",
 }
 """Every command: its name, and where its function or its ``typer.Typer`` group lives. Add yours here."""
 
