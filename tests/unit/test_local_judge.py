@@ -12,10 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rubrica.core.errors import DataError, JudgeError, ModelError
 from rubrica.core.records import Label, Message, Outcome, Prompt, Query, Question, QuestionKind
+from rubrica.judges.forest import Branch, Group
 from rubrica.judges.layout import Encoder, JudgeCard, Piece, chat_layout, choose_layout, lab_layout
 from rubrica.judges.local import LocalJudge, read_card
 from rubrica.judges.template import allowed_labels
-from rubrica.judges.forest import Branch, Group
 from rubrica.judges.tree import TreeScorer
 from tiny import FAMILIES, SENTENCES, SPECIALS, tiny_checkpoint, tiny_model, tiny_tokenizer
 
@@ -105,7 +105,16 @@ def test_chat_and_plain_models_equal_the_reference(template):
     ("family", "options", "mode"),
     [
         ("mistral", {"sliding_window": 8}, "tree"),
-        ("gemma2", {"sliding_window": 8, "head_dim": 8, "final_logit_softcapping": 2.0}, "plain"),
+        (
+            "gemma2",
+            {
+                "sliding_window": 8,
+                "head_dim": 8,
+                "final_logit_softcapping": 2.0,
+                "attn_logit_softcapping": 1.5,
+            },
+            "tree",
+        ),
         ("gemma3_text", {"sliding_window": 8, "head_dim": 8, "final_logit_softcapping": 2.0}, "tree"),
         ("granite", {"logits_scaling": 3.0}, "plain"),
     ],

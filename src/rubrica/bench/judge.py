@@ -1,9 +1,9 @@
 """How fast the local judge is: one text, a program's worth of questions, the same random weights for everybody.
 
-    plain    one prompt a question, in padded batches through ``transformers``
-    ours     :class:`rubrica.judges.tree.TreeScorer`: every distinct token once
-    limit    2 x parameters of the layers x distinct tokens / measured rate of the machine's matrix products
-    vllm     a real vLLM server with prefix caching, one completion of one token a question
+plain    one prompt a question, in padded batches through ``transformers``
+ours     :class:`rubrica.judges.tree.TreeScorer`: every distinct token once
+limit    2 x parameters of the layers x distinct tokens / measured rate of the machine's matrix products
+vllm     a real vLLM server with prefix caching, one completion of one token a question
 """
 
 import ctypes
@@ -159,9 +159,7 @@ def bench_judge(
             for scored in scorer.score(groups)
             for owner, row in zip(scored.owners, scored.logprobs, strict=True)
         }
-        result["max_difference"] = max(
-            float(np.abs(found[n] - row).max()) for n, row in expected.items()
-        )
+        result["max_difference"] = max(float(np.abs(found[n] - row).max()) for n, row in expected.items())
     if growth:
         result["growth"] = _growth(scorer, load, progress)
     if vllm is not None:
@@ -184,8 +182,10 @@ def matmul_rate(shape: Shape, tokens: int, dtype: DType) -> float:
             torch.nn.functional.linear(x, weight)
             work = 2 * rows * inputs * outputs
             times = max(3, int(2e10 // work))
-            taken = _seconds(lambda: [torch.nn.functional.linear(x, weight) for _ in range(times)])
-            best = max(best, times * work / taken)
+            start = time.perf_counter()
+            for _ in range(times):
+                torch.nn.functional.linear(x, weight)
+            best = max(best, times * work / (time.perf_counter() - start))
     return best
 
 
@@ -253,7 +253,9 @@ def peak_memory() -> Iterator[list[int]]:
     if not Path("/proc/self/statm").exists():  # other systems than Linux
         yield found
         return
-    with suppress(AttributeError):  # give freed memory back, where the C library can, so that use shows as growth
+    with suppress(
+        AttributeError
+    ):  # give freed memory back, where the C library can, so that use shows as growth
         ctypes.CDLL(None).malloc_trim(0)
     before = resident()
 

@@ -8,9 +8,7 @@ import typer
 
 from rubrica.cli.output import JsonFlag, note, print_json
 
-app = typer.Typer(
-    help="Benchmarks: ratios within one run.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Benchmarks: ratios within one run.", no_args_is_help=True, rich_markup_mode=None)
 
 
 class Size(StrEnum):

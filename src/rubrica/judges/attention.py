@@ -40,6 +40,14 @@ class Run(NamedTuple):
     above: Node | None
 
 
+class Scores(NamedTuple):
+    """How a query's scores come from its products with the keys."""
+
+    scale: float
+    cap: float | None = None
+    """Scores go through cap tanh(s / cap)."""
+
+
 class View:
     """One pass as a row: inner nodes, then leaves; who may look at whom."""
 
@@ -78,7 +86,7 @@ class View:
         self._masks: dict[tuple[Run | None, bool, int | None], Tensor | None] = {}
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores, window: int | None
     ) -> Tensor:
         """Return the output of one layer's attention, [1, tokens, heads, size].
 
@@ -97,7 +105,7 @@ class View:
                 if run.above not in paths:
                     paths[run.above] = self._path(run.above, layer, key, value)
                 allow = self._near(run, window)
-                seen, lse_seen = attention(query[:, :, here], *paths[run.above], scale, allow=allow)
+                seen, lse_seen = attention(query[:, :, here], *paths[run.above], scores, allow=allow)
                 share = torch.sigmoid(lse - lse_seen).unsqueeze(-1).to(own.dtype)
                 own = torch.lerp(seen, own, share)
             out[:, :, here] = own
@@ -105,11 +113,11 @@ class View:
         for run in self._inner:
             if run.stop > run.start:
                 own = tuple(x[:, :, run.start : run.stop] for x in (query, key, value))
-                join(run, *attention(*own, scale, causal=True, allow=self._own(run, window)))
+                join(run, *attention(*own, scores, causal=True, allow=self._own(run, window)))
         if self._stack is not None:
             stacked = tuple(self._stack.split(x[:, :, self.trunk :]) for x in (query, key, value))
             allow = self._stack.allowed(window)
-            outputs, lses = attention(*stacked, scale, causal=True, allow=allow)
+            outputs, lses = attention(*stacked, scores, causal=True, allow=allow)
             outputs, lses = self._stack.merge(outputs), self._stack.merge(lses)
             for run in self._runs:
                 part = slice(run.start - self.trunk, run.stop - self.trunk)
@@ -197,12 +205,12 @@ def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    scale: float,
+    form: Scores,
     *,
     causal: bool = False,
     allow: Tensor | None = None,
 ) -> KeysValues:
-    """Return softmax(scale q k^T) v, [rows, heads, n, size], and the log-sum-exp of the scores, [rows, heads, n].
+    """Return softmax(s) v for scores s = scale q k^T, [rows, heads, n, size], and the log-sum-exp of the scores, [rows, heads, n].
 
     ``query`` [rows, heads, n, size]; ``key`` and ``value`` [rows, key heads, m, size]. ``allow`` is broadcast to
     [rows, heads, n, m] and holds the causal order already. A query that may see nothing gets zeros and -inf.
@@ -213,14 +221,16 @@ def attention(
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         groups = 1
     folded = query.reshape(rows, heads // groups, groups * count, size)
-    if query.device.type == "cpu" and allow is None:
+    if query.device.type == "cpu" and allow is None and form.cap is None:
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            folded, key, value, 0.0, causal, scale=scale
+            folded, key, value, 0.0, causal, scale=form.scale
         )
     else:
         if causal and allow is None:
             allow = torch.ones(count, count, dtype=torch.bool, device=query.device).tril()
-        scores = (folded @ key.transpose(-1, -2)).float() * scale
+        scores = (folded @ key.transpose(-1, -2)).float() * form.scale
+        if form.cap is not None:
+            scores = torch.tanh(scores / form.cap) * form.cap
         if allow is not None:
             scores = scores.masked_fill(~allow, float("-inf"))
         lse = scores.logsumexp(-1)
@@ -244,12 +254,12 @@ def forest_attention(
 ) -> tuple[Tensor, None]:
     """Attention function of ``transformers``; the mask is what :func:`sliding_window` made of it.
 
-    Raises ``NotImplementedError`` for capped scores and attention sinks.
+    Raises ``NotImplementedError`` for attention sinks.
     """
-    if softcap is not None or s_aux is not None:
-        raise NotImplementedError("attention with capped scores or sinks")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return forest.attend(module.layer_idx, query, key, value, scale, attention_mask), None
+    if s_aux is not None:
+        raise NotImplementedError("attention sinks")
+    form = Scores(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap)
+    return forest.attend(module.layer_idx, query, key, value, form, attention_mask), None
 
 
 def sliding_window(*, local_size: int | None = None, **ignored: object) -> int | None:

@@ -25,9 +25,9 @@ from rubrica.checkpoint import (
 from rubrica.core.config import Json, content_hash, validate
 from rubrica.core.errors import DataError, JudgeError
 from rubrica.core.records import Label, Outcome, Query, Question, Verdict
+from rubrica.judges.forest import Branch, Group, Ids
 from rubrica.judges.layout import Encoder, JudgeCard, Tokenizer, choose_layout, label_ids
 from rubrica.judges.template import allowed_labels
-from rubrica.judges.forest import Branch, Group, Ids
 from rubrica.judges.tree import CausalLM, Floats, Mode, TreeScorer
 
 CARD = "rubrica_judge.json"
