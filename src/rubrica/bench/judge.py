@@ -285,9 +285,8 @@ def vllm_seconds(
         AutoTokenizer.from_pretrained(checkpoint("starter")).save_pretrained(folder)
         progress("vLLM starts")
         with _server(python, Path(folder), dtype) as url:
-            warm = Load(questions=8, prefix_tokens=50).groups(seed=1)
-            for group in (*warm, *groups):
-                start = time.perf_counter()
+
+            def ask(group: Group) -> None:
                 bodies = [
                     {
                         "model": "m",
@@ -298,13 +297,16 @@ def vllm_seconds(
                     }
                     for branch in group.branches
                 ]
-                if group is groups[0]:
-                    progress("vLLM answers")
-                    began = start
                 _post(f"{url}/v1/completions", bodies[0])
                 with ThreadPoolExecutor(64) as pool:
                     list(pool.map(lambda body: _post(f"{url}/v1/completions", body), bodies[1:]))
-            return time.perf_counter() - began
+
+            ask(Load(questions=8, prefix_tokens=50).groups(seed=1)[0])  # warms up
+            progress("vLLM answers")
+            start = time.perf_counter()
+            for group in groups:
+                ask(group)
+            return time.perf_counter() - start
 
 
 @contextmanager

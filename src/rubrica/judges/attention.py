@@ -112,16 +112,15 @@ class View:
 
         for run in self._inner:
             if run.stop > run.start:
-                own = tuple(x[:, :, run.start : run.stop] for x in (query, key, value))
-                join(run, *attention(*own, scores, causal=True, allow=self._own(run, window)))
+                q, k, v = (x[:, :, run.start : run.stop] for x in (query, key, value))
+                join(run, *attention(q, k, v, scores, causal=True, allow=self._own(run, window)))
         if self._stack is not None:
-            stacked = tuple(self._stack.split(x[:, :, self.trunk :]) for x in (query, key, value))
+            q, k, v = (self._stack.split(x[:, :, self.trunk :]) for x in (query, key, value))
             allow = self._stack.allowed(window)
-            outputs, lses = attention(*stacked, scores, causal=True, allow=allow)
-            outputs, lses = self._stack.merge(outputs), self._stack.merge(lses)
+            own, lse = map(self._stack.merge, attention(q, k, v, scores, causal=True, allow=allow))
             for run in self._runs:
                 part = slice(run.start - self.trunk, run.stop - self.trunk)
-                join(run, outputs[:, :, part], lses[:, :, part])
+                join(run, own[:, :, part], lse[:, :, part])
         return out.transpose(1, 2)
 
     def _path(self, node: Node, layer: int, key: Tensor, value: Tensor) -> KeysValues:

@@ -36,8 +36,8 @@ CARD = "rubrica_judge.json"
 class LocalJudge:
     """Implements :class:`rubrica.core.ports.Judge` with a loaded model.
 
-    ``batch_tokens`` bounds the tokens of one forward pass, padding included; without it 2048 on a CPU, where
-    more does not fit the caches, and 16384 elsewhere. ``secret`` keys the fence around the text under judgment.
+    ``batch_tokens`` bounds the tokens of one forward pass; without it 2048 on a CPU, where more does not fit the
+    caches, and 16384 elsewhere. ``secret`` keys the fence around the text under judgment.
     """
 
     def __init__(
