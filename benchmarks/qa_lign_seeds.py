@@ -22,7 +22,7 @@ from rubrica.recipes.align import align
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.surroundings import default_surroundings
 
-PRESETS = {"rubrica": "{preset: rubrica, alpha: 0.5, beta: 0.5}", "qa-lign": "{preset: qa-lign}"}
+PRESETS = ("rubrica", "qa-lign")
 ROWS = (
     ("asr", "direct", "ASR direct"),
     ("asr", "seen wrappers", "ASR seen wrappers"),
@@ -40,7 +40,7 @@ ROWS = (
 def train(out: Path, seed: int, preset: str, sft: Path | None, extra: list[str]) -> Path:
     """Train one model; with ``sft`` only GRPO, from that model."""
     recipe = load_config(
-        Recipe, DEMO_RECIPE, [f"seed={seed}", f"reward={PRESETS[preset]}", "evaluate.suites=[]", *extra]
+        Recipe, DEMO_RECIPE, [f"seed={seed}", f"reward={{preset: {preset}}}", "evaluate.suites=[]", *extra]
     )
     if sft is not None:
         policy = recipe.policy.model_copy(update={"model": str(sft)})
@@ -82,7 +82,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/seeds"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--presets", nargs="+", default=list(PRESETS))
+    parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--samples", type=int, default=60)
     parser.add_argument("--set", dest="extra", action="append", default=[])
     args = parser.parse_args()
