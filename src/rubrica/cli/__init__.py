@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     debug = "--debug" in args
     try:
         given = [arg for arg in args if arg != "--debug"]
-        sys.exit(get_command(app).main(args=given, prog_name="rubrica", standalone_mode=False))
+        sys.exit(get_command(app).main(args=given, prog_name="rubrica", standalone_mode=False) or 0)
     except _ParserError as error:
         _refuse(error)
     except RubricaError as error:
