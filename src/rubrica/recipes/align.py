@@ -12,7 +12,7 @@ from rubrica.core.errors import UsageError
 from rubrica.core.records import Prompt
 from rubrica.core.run import Run, Stage, disk_errors, write_json
 from rubrica.judges.factory import make_judge
-from rubrica.recipes.checks import check_recipe, program_of
+from rubrica.recipes.checks import check_prompt_files, check_recipe, program_of
 from rubrica.recipes.config import Grpo, Recipe, StageConfig, ThinkSft
 from rubrica.recipes.context import Context, Progress, Surroundings, Weights
 from rubrica.recipes.prompts import StagePrompts, arrange, on_hub
@@ -40,6 +40,7 @@ def align(
     around = surroundings or Surroundings()
     program = program_of(recipe, source)
     check_recipe(recipe, program, source, around)
+    check_prompt_files(recipe, source)
     prompts = arrange(recipe, files=prompts_of, lab=around.prompts)
     from rubrica.recipes.model_checks import check_models, check_training
     from rubrica.recipes.models import model_folder

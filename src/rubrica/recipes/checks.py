@@ -26,11 +26,12 @@ def program_of(recipe: Recipe, source: str) -> Program:
 
 
 def check_recipe(recipe: Recipe, program: Program, source: str, surroundings: Surroundings) -> None:
-    """Check files, suites, names of the lab's models, judges and phrases; ``UsageError``."""
-    for key, path in _files(recipe):
-        _check_file(source, key, path)
-    for model in filter(None, (recipe.policy, recipe.teacher)):
-        surroundings.model(model.model)
+    """Check chat templates, suites, names of the lab's models, judges and phrases; ``UsageError``."""
+    for name, model in (("policy", recipe.policy), ("teacher", recipe.teacher)):
+        if model is not None:
+            surroundings.model(model.model)
+            if model.chat_template is not None:
+                _check_file(source, f"{name}.chat_template", model.chat_template)
     for suite in recipe.evaluate.suites:
         if surroundings.check_suite is not None:
             surroundings.check_suite(suite)
@@ -58,11 +59,8 @@ def check_phrases(config: ThinkSft, program: Program, source: str) -> None:
         )
 
 
-def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Every file that the recipe names, with its key."""
-    for name, model in (("policy", recipe.policy), ("teacher", recipe.teacher)):
-        if model is not None and model.chat_template is not None:
-            yield f"{name}.chat_template", model.chat_template
+def prompt_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Every file of prompts that the recipe names, with its key."""
     sources = [("prompts.train", recipe.prompts.train), ("prompts.sft", recipe.prompts.sft)]
     for number, stage in enumerate(recipe.stages):
         if isinstance(stage, ThinkSft):
@@ -71,6 +69,12 @@ def _files(recipe: Recipe) -> Iterator[tuple[str, str]]:
         for number, prompts in enumerate(given):
             if isinstance(prompts, str) and not on_hub(prompts):
                 yield f"{name}.{number}", prompts
+
+
+def check_prompt_files(recipe: Recipe, source: str) -> None:
+    """Raise ``UsageError`` when a file of prompts is not there."""
+    for key, path in prompt_files(recipe):
+        _check_file(source, key, path)
 
 
 def _check_file(source: str, key: str, path: str) -> None:
