@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bench_judge_measures_the_same_scores_in_less_time_than_plain_batches(dtype):
-    command = [sys.executable, "-m", "rubrica", "bench", "judge", "--params", "2M", "--questions", "40"]
+    command = [sys.executable, "-m", "rubrica", "bench", "judge", "--params", "small", "--questions", "40"]
     done = subprocess.run(
         [*command, "--texts", "2", "--dtype", dtype, "--json"], capture_output=True, text=True, check=True
     )
@@ -33,7 +33,7 @@ def test_bench_judge_says_why_a_server_does_not_start(tmp_path):
         "bench",
         "judge",
         "--params",
-        "2M",
+        "small",
         "--questions",
         "8",
         "--no-plain",

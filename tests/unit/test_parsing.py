@@ -146,6 +146,8 @@ def test_what_is_not_one_offered_label_is_no_verdict(text, allowed):
         ("\x1b[31mhm" + "!" * 99, r"no label that stands by itself; it said '\x1b[31mhm" + "!" * 52 + "…'"),
         ("Score: A\nScore: B", "contradictory labels: A, B; it said 'Score: A Score: B'"),
         (" ", "empty reply"),
+        ("``````", "empty reply; it said '``````'"),
+        ("```json\n```", "empty reply; it said '```json ```'"),
     ],
 )
 def test_a_reply_without_a_verdict_is_shown_by_its_beginning(text, reason):

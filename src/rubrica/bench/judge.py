@@ -29,7 +29,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from rubrica.core.config import Json
 from rubrica.core.errors import JudgeError
 from rubrica.judges.forest import Branch, Group, Ids
-from rubrica.judges.tree import CausalLM, TreeScorer
+from rubrica.judges.tree import CausalLM, TreeScorer, pass_tokens
 from rubrica.lab.checkpoints import checkpoint
 
 DType = Literal["float32", "bfloat16"]
@@ -55,7 +55,7 @@ class Shape(NamedTuple):
 SHAPES = {
     "110M": Shape(layers=30, width=576, heads=9, key_heads=3, inner=1536),
     "20M": Shape(layers=12, width=384, heads=6, key_heads=2, inner=1024),
-    "2M": Shape(layers=4, width=128, heads=4, key_heads=2, inner=320),
+    "small": Shape(layers=4, width=128, heads=4, key_heads=2, inner=320),
 }
 
 
@@ -126,7 +126,7 @@ def bench_judge(
     model = random_model(shape, dtype)
     body = sum(p.numel() for p in model.model.layers.parameters())
     groups = load.groups()
-    scorer = TreeScorer(cast(CausalLM, model), _batch_tokens(), "tree")
+    scorer = TreeScorer(cast(CausalLM, model), pass_tokens(model.device), "tree")
     distinct = sum(sum(scored.tokens) for scored in scorer.score(groups))  # warms up as well
     progress("rate of matrix products")
     rate = matmul_rate(shape, distinct, dtype)
@@ -347,7 +347,3 @@ def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _batch_tokens() -> int:
-    return 2048

@@ -6,7 +6,7 @@ import importlib
 import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -15,6 +15,9 @@ from typer.main import get_command, get_group
 from rubrica import __version__
 from rubrica.cli.output import Command, error_line
 from rubrica.core.errors import RubricaError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from typer._click import Context  # typer exports no type of its parser's context
 
 COMMANDS: Final[dict[str, str]] = {
     "demo": "rubrica.cli.demo:demo",
@@ -31,12 +34,10 @@ COMMANDS: Final[dict[str, str]] = {
 class _LazyGroup(TyperGroup):
     """Imports a command's module when the command is asked for, or listed by ``--help``."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+    def list_commands(self, ctx: "Context") -> list[str]:
         return list(COMMANDS)
 
-    def get_command(  # type: ignore[override]
-        self, ctx: typer.Context, cmd_name: str
-    ) -> TyperCommand | TyperGroup | None:
+    def get_command(self, ctx: "Context", cmd_name: str) -> TyperCommand | TyperGroup | None:
         if cmd_name not in COMMANDS:
             raise UsageError(
                 f"no command {cmd_name!r}{nearest(cmd_name, COMMANDS)}; expected one of {', '.join(COMMANDS)}"

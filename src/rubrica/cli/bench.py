@@ -7,16 +7,9 @@ from typing import Annotated
 import typer
 
 from rubrica.cli.output import JsonFlag, note, print_json
+from rubrica.core.errors import UsageError, nearest
 
 app = typer.Typer(help="Benchmarks: ratios within one run.", no_args_is_help=True, rich_markup_mode=None)
-
-
-class Size(StrEnum):
-    """Sizes of the random Llama."""
-
-    M110 = "110M"
-    M20 = "20M"
-    M2 = "2M"
 
 
 class Kind(StrEnum):
@@ -34,7 +27,7 @@ def _bench() -> None:
 @app.command()
 def judge(
     questions: Annotated[int, typer.Option(help="Questions about the text.", min=8)] = 167,
-    params: Annotated[Size, typer.Option(help="Size of the random Llama.")] = Size.M110,
+    params: Annotated[str, typer.Option(help="Size of the random Llama: 110M, 20M, small.")] = "110M",
     dtype: Annotated[Kind, typer.Option(help="Type of its weights.")] = Kind.FLOAT32,
     prefix_tokens: Annotated[int, typer.Option(help="Tokens of prompt and text.", min=1)] = 400,
     texts: Annotated[int, typer.Option(help="Texts behind one prompt.", min=1)] = 1,
@@ -49,9 +42,12 @@ def judge(
     """Judge one text with random weights: plain batches, ours, the arithmetic limit, vLLM."""
     from rubrica.bench.judge import SHAPES, Load, bench_judge
 
+    sizes = {name.casefold(): shape for name, shape in SHAPES.items()}
+    if params.casefold() not in sizes:
+        raise UsageError(f"--params {params!r}{nearest(params, SHAPES)}; expected one of {', '.join(SHAPES)}")
     load = Load(questions=questions, prefix_tokens=prefix_tokens, texts=texts)
     found = bench_judge(
-        SHAPES[params.value],
+        sizes[params.casefold()],
         load,
         dtype.value,
         plain=plain,

@@ -14,6 +14,7 @@ from rubrica.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from typer._click import Context  # typer exports no type of its parser's context
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 """Annotation of the ``--json`` flag: ``as_json: JsonFlag = False``."""
@@ -22,7 +23,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 class Command(TyperCommand):
     """A command whose usage line names a required argument as it is, without the parser's braces."""
 
-    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+    def collect_usage_pieces(self, ctx: "Context") -> list[str]:
         """Return the parts of the usage line."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 

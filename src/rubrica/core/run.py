@@ -16,15 +16,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self, TextIO
+from typing import NamedTuple, TextIO
 
 from pydantic import BaseModel
 
 from rubrica import __version__
 from rubrica.core.config import Json, content_hash, dump_yaml, read_yaml
 from rubrica.core.errors import DataError, RubricaError, StorageError, UsageError
-from rubrica.core.store import Store
+from rubrica.core.store import Closing, Store
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pydantic", "openai")
 # what a start that was killed before it wrote recipe.yaml leaves behind; starting again is safe
@@ -193,24 +192,17 @@ def _lock(path: Path) -> TextIO:
     except BlockingIOError:
         file.close()
         raise UsageError(f"{path}: another process is at work on this run; wait for it, or stop it") from None
-    except OSError:
-        pass  # a file system without locks
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):  # a file system without locks
+            raise
     return file
 
 
-class Run:
+class Run(Closing):
     """An open run directory and its store. Use as a context manager, or call :meth:`close`."""
 
     def __init__(self, path: Path, store: Store, lock: TextIO | None = None) -> None:
         self.path, self.store, self._lock = path, store, lock
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the store, and let go of the directory."""

@@ -9,6 +9,7 @@ import secrets
 import sqlite3
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,23 @@ def _read_only_uri(path: Path) -> str:
     return f"{path.resolve().as_uri()}?mode=ro{immutable}"
 
 
-class Store:
+class Closing(ABC):
+    """Something that is closed at the end of a ``with`` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Store(Closing):
     """One SQLite file. Use as a context manager, or call :meth:`close`."""
 
     def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
@@ -95,14 +112,6 @@ class Store:
             raise UsageError(
                 f"{self.path}: written by a newer Rubrica (schema {found} > {SCHEMA_VERSION}); upgrade rubrica"
             )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection; everything outside an open batch is already durable."""

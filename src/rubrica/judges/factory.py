@@ -59,6 +59,12 @@ def server_of(spec: str) -> Server | None:
     return Server(found["model"], found["url"]) if found else None
 
 
+def local_of(spec: str) -> str:
+    """Return path or hub id of ``local:PATH``; empty for a spec of another kind."""
+    kind, _, path = spec.strip().partition(":")
+    return path if kind == "local" else ""
+
+
 def make_judge(
     config: str | JudgeConfig, *, secret: str, builtin: Mapping[str, Callable[[], Judge]]
 ) -> Judge:
@@ -77,7 +83,7 @@ def make_judge(
         return _server(server, config, secret)
     from rubrica.judges.local import LocalJudge  # torch, only where it is used
 
-    return LocalJudge.load(spec.partition(":")[2], batch_tokens=config.batch_tokens, secret=secret)
+    return LocalJudge.load(local_of(spec), batch_tokens=config.batch_tokens, secret=secret)
 
 
 def check_spec(config: str | JudgeConfig, builtin: Collection[str]) -> None:

@@ -28,7 +28,7 @@ from rubrica.core.records import Label, Outcome, Query, Question, Verdict
 from rubrica.judges.forest import Branch, Group, Ids
 from rubrica.judges.layout import Encoder, JudgeCard, Tokenizer, choose_layout, label_ids
 from rubrica.judges.template import allowed_labels
-from rubrica.judges.tree import CausalLM, Floats, Mode, TreeScorer
+from rubrica.judges.tree import CausalLM, Floats, Mode, TreeScorer, pass_tokens
 
 CARD = "rubrica_judge.json"
 
@@ -54,9 +54,7 @@ class LocalJudge:
         self._layout, layout_id, self._card = choose_layout(tokenizer, card, secret)
         self._tokenizer, self._encoder = tokenizer, Encoder(tokenizer)
         self._context = context_length(model.config)
-        self._scorer = TreeScorer(
-            model, batch_tokens or (2048 if model.device.type == "cpu" else 16_384), mode=mode
-        )
+        self._scorer = TreeScorer(model, batch_tokens or pass_tokens(model.device), mode=mode)
         self._labels: dict[tuple[Label, ...], tuple[Ids, ...]] = {}
         self._branches: dict[tuple[Ids, tuple[Label, ...]], Branch] = {}
         identity: Json = {

@@ -79,11 +79,11 @@ def _parse(text: str, allowed: Collection[Label]) -> Parsed:
         if "<think>" in body and "</think>" not in body:
             raise _NoVerdict("reply ends inside its reasoning")
         body = body.rpartition("</think>")[2].strip()
-    if not body:
-        raise _NoVerdict("empty reply")
     fenced = _FENCE.fullmatch(body)
     if fenced:
         body = fenced[1].strip()
+    if not body:
+        raise _NoVerdict("empty reply")
     start = body.find("{")
     if start >= 0:
         return _from_object(body, start, allowed)

@@ -91,6 +91,11 @@ class Row(NamedTuple):
     tokens: int
 
 
+def pass_tokens(device: torch.device) -> int:
+    """Tokens of one forward pass by default: on a CPU more does not fit the caches."""
+    return 2048 if device.type == "cpu" else 16_384
+
+
 class TreeScorer:
     """Scores branches, each distinct token once (``tree``) or a row per question (``plain``)."""
 
@@ -232,7 +237,7 @@ class TreeScorer:
         whole, self._batch_tokens = self._batch_tokens, 40  # several passes
         try:
             tree, plain = _ordered(self._tree(groups)), _ordered(self._plain(groups))
-        except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, NotImplementedError):
+        except (TypeError, ValueError, RuntimeError, KeyError, AttributeError):
             return False
         finally:
             self._batch_tokens = whole

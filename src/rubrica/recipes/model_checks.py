@@ -6,7 +6,7 @@ from pathlib import Path
 from rubrica.checkpoint import checkpoint_folder
 from rubrica.core.errors import DataError
 from rubrica.core.records import Prompt
-from rubrica.judges.factory import JudgeConfig
+from rubrica.judges.factory import JudgeConfig, local_of
 from rubrica.recipes.config import Grpo, Recipe, ThinkSft
 from rubrica.recipes.context import Surroundings
 from rubrica.recipes.examples import REFLECTION_TOKENS
@@ -40,9 +40,8 @@ def check_training(recipe: Recipe, source: str) -> None:
             raise DataError(source, f"stages.{number}.{error.problem}") from None
     for judge in (recipe.judge, *(stage.reference for stage in recipe.stages)):
         spec = judge.spec if isinstance(judge, JudgeConfig) else judge or ""
-        kind, _, rest = spec.strip().partition(":")
-        if kind == "local":
-            checkpoint_folder(rest)
+        if path := local_of(spec):
+            checkpoint_folder(path)
 
 
 def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundings: Surroundings) -> None:

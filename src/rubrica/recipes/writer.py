@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.ports import Generator
 from rubrica.core.records import Message, Prompt, Sampling
-from rubrica.judges.factory import JudgeConfig, Server, server_of
+from rubrica.judges.factory import JudgeConfig, Server, local_of, server_of
 
 if TYPE_CHECKING:
     from rubrica.models.server import ServerGenerator
@@ -31,7 +31,7 @@ class JudgeWriter:
 def can_write(judge: str | JudgeConfig) -> bool:
     """Tell whether behind a judge's spec stands a chat model, which can put reflections into words."""
     spec = judge if isinstance(judge, str) else judge.spec
-    return server_of(spec) is not None or _local(spec) != ""
+    return server_of(spec) is not None or local_of(spec) != ""
 
 
 def open_writer(judge: str | JudgeConfig) -> JudgeWriter:
@@ -39,7 +39,7 @@ def open_writer(judge: str | JudgeConfig) -> JudgeWriter:
     config = judge if isinstance(judge, JudgeConfig) else JudgeConfig(spec=judge)
     if server := server_of(config.spec):
         return JudgeWriter(server_writer(server, config))
-    if not (path := _local(config.spec)):
+    if not (path := local_of(config.spec)):
         raise UsageError(f"reflection: judge {config.spec!r} cannot write; use reflection: template")
     from rubrica.checkpoint import checkpoint_folder  # torch, only where it is used
     from rubrica.recipes.models import open_generator
@@ -60,9 +60,3 @@ def server_writer(server: Server, config: JudgeConfig) -> "ServerGenerator":
         rpm=config.rpm,
         tpm=config.tpm,
     )
-
-
-def _local(spec: str) -> str:
-    """Path or hub id of ``local:PATH``; empty for a spec of another kind."""
-    kind, _, path = spec.strip().partition(":")
-    return path if kind == "local" else ""
