@@ -1,4 +1,4 @@
-"""Intervals and agreement against closed forms, brute force and statsmodels."""
+"""Intervals against closed forms, brute force and statsmodels."""
 
 import math
 
@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm, t
 from statsmodels.regression.linear_model import OLS
-from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.proportion import proportion_confint
 
 from rubrica.core.errors import UsageError
-from rubrica.core.stats import agreement, cluster_interval, cohen_kappa, mean_interval, wilson
+from rubrica.core.stats import cluster_interval, mean_interval, wilson
 
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -127,59 +126,3 @@ def test_no_success_in_any_seed_does_not_claim_certainty():
     found = cluster_interval({0: [0] * 10, 1: [0] * 10, 2: [0] * 10})
     assert (found.low, found.high) == (0, wilson(0, 30).high)
     assert found.method == "wilson over items (clusters do not differ)"
-
-
-def test_agreement_is_the_share_of_equal_labels():
-    found = agreement("AABBF", "AABCF")
-    assert found.value == 0.8
-    assert (found.low, found.high) == (wilson(4, 5).low, wilson(4, 5).high)
-    with pytest.raises(UsageError, match="got 2 and 1 labels"):
-        agreement("AB", "A")
-
-
-def test_kappa_by_hand():
-    # table [[20, 5], [10, 15]] / 50: observed 0.7, chance 0.6*0.5 + 0.4*0.5 = 0.5, kappa 0.4
-    first = ["y"] * 25 + ["n"] * 25
-    second = ["y"] * 20 + ["n"] * 5 + ["y"] * 10 + ["n"] * 15
-    found = cohen_kappa(first, second)
-    assert found is not None
-    assert found.value == pytest.approx(0.4)
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from("ABCDF"), st.sampled_from("ABCDF")), min_size=4, max_size=60),
-    st.sampled_from([None, "linear", "quadratic"]),
-)
-@settings(max_examples=80, deadline=None)
-def test_kappa_equals_statsmodels(pairs, weights):
-    first, second = zip(*pairs, strict=True)
-    found = cohen_kappa(first, second, labels="ABCDF", weights=weights)
-    if found is None:
-        assert len(set(first + second)) == 1
-        return
-    table = np.array([[pairs.count((a, b)) for b in "ABCDF"] for a in "ABCDF"], dtype=float)
-    with np.errstate(invalid="ignore", divide="ignore"):  # its z value of a rater who never varies
-        other = cohens_kappa(table, wt=weights)
-    assert found.value == pytest.approx(other.kappa, abs=1e-9)
-    half = norm.ppf(0.975) * math.sqrt(max(0.0, other.var_kappa))
-    assert found.low == pytest.approx(max(-1, other.kappa - half), abs=1e-6)
-    assert found.high == pytest.approx(min(1, other.kappa + half), abs=1e-6)
-
-
-def test_kappa_without_variance_claims_no_interval():
-    for second, kappa in (("ABAB", 1.0), ("AAAA", 0.0)):
-        found = cohen_kappa("ABAB", second)
-        assert found is not None
-        assert (found.value, found.low, found.high) == (kappa, kappa, kappa)
-        assert found.method == "none (no variance)"
-
-
-def test_kappa_does_not_exist_without_variation():
-    assert cohen_kappa("AAAA", "AAAA") is None
-
-
-def test_kappa_refuses_unknown_labels_and_unordered_weights():
-    with pytest.raises(UsageError, match="got label 'Z'"):
-        cohen_kappa("AZ", "AB", labels="AB")
-    with pytest.raises(UsageError, match="needs labels"):
-        cohen_kappa("AB", "AB", weights="linear")

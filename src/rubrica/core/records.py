@@ -351,6 +351,16 @@ class Estimate(Record):
     """How the interval was made: ``wilson``, ``cluster-t`` ..."""
 
 
+class Unmeasured(Record):
+    """A number that does not exist, or was not measured, and why. Never nan, never a stand-in."""
+
+    name: NonEmpty
+    group: str = ""
+    value: None = None
+    n: int = Field(default=0, ge=0)
+    reason: NonEmpty
+
+
 class Usage(Record):
     """What judging cost."""
 

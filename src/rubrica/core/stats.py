@@ -1,13 +1,11 @@
-"""Intervals and agreement. Every function returns an ``Estimate`` that names how its interval was made.
+"""Intervals of rates and means. Every function returns an ``Estimate`` that names how its interval was made.
 
 Sources: Wilson (1927) for proportions; the cluster-robust variance of a mean with the small-sample factor
-G/(G-1) and t quantiles on G-1 degrees of freedom (Cameron and Miller 2015, section VI); Fleiss, Cohen and
-Everitt (1969) for the variance of weighted kappa.
+G/(G-1) and t quantiles on G-1 degrees of freedom (Cameron and Miller 2015, section VI).
 """
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +14,13 @@ from scipy import stats
 from rubrica.core.errors import UsageError
 from rubrica.core.records import Estimate
 
-Weights = Literal["linear", "quadratic"]
-
 
 def wilson(k: int, n: int, *, level: float = 0.95, name: str = "rate", group: str = "") -> Estimate:
     """Return the proportion ``k/n`` with Wilson's score interval; ``UsageError`` unless 0 <= k <= n, n > 0."""
-    _check_level(level)
+    check_level(level)
     if n < 1 or not 0 <= k <= n:
         raise UsageError(f"{name}: got {k} of {n}; expected 0 <= k <= n with at least one observation")
-    z = _quantile(level)
+    z = quantile(level)
     p, z2 = k / n, z * z
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
@@ -46,14 +42,14 @@ def mean_interval(
 
     The interval is cut to ``bounds``, between which every possible value lies.
     """
-    _check_level(level)
+    check_level(level)
     data = _finite(values, name)
     n, mean = len(data), _mean(data)
     if n == 1:
         return Estimate(
             name=name, group=group, value=mean, low=mean, high=mean, n=1, method="none (one value)"
         )
-    half = _quantile(level, n - 1) * float(np.std(data, ddof=1)) / math.sqrt(n)
+    half = quantile(level, n - 1) * float(np.std(data, ddof=1)) / math.sqrt(n)
     low, high = max(bounds[0], mean - half), min(bounds[1], mean + half)
     return Estimate(name=name, group=group, value=mean, low=low, high=high, n=n, method="t")
 
@@ -71,7 +67,7 @@ def cluster_interval(
     clusters that do not differ at all, the items are taken as independent: Wilson if all values are 0 or 1,
     else t; ``method`` says so. The interval of 0/1 values is cut to [0, 1].
     """
-    _check_level(level)
+    check_level(level)
     clusters = [_finite(values, name) for values in values_by_cluster.values() if len(values)]
     data = np.concatenate(clusters) if clusters else _finite([], name)
     mean, count, n = _mean(data), len(clusters), len(data)
@@ -87,88 +83,14 @@ def cluster_interval(
         )
         return items.model_copy(update={"method": f"{items.method} over items ({why})"})
     error = math.sqrt(count / (count - 1) * float(np.sum(sums**2))) / n
-    half = _quantile(level, count - 1) * error
+    half = quantile(level, count - 1) * error
     low, high = mean - half, mean + half
     if binary:
         low, high = max(0.0, low), min(1.0, high)
     return Estimate(name=name, group=group, value=mean, low=low, high=high, n=n, method="cluster-t")
 
 
-def agreement(
-    first: Sequence[Hashable],
-    second: Sequence[Hashable],
-    *,
-    level: float = 0.95,
-    name: str = "agreement",
-    group: str = "",
-) -> Estimate:
-    """Return the share of items that two raters label alike, with Wilson's interval."""
-    _check_pairs(first, second, name)
-    same = sum(a == b for a, b in zip(first, second, strict=True))
-    return wilson(same, len(first), level=level, name=name, group=group)
-
-
-def cohen_kappa(
-    first: Sequence[Hashable],
-    second: Sequence[Hashable],
-    *,
-    labels: Sequence[Hashable] | None = None,
-    weights: Weights | None = None,
-    level: float = 0.95,
-    name: str = "kappa",
-    group: str = "",
-) -> Estimate | None:
-    """Return Cohen's kappa of two raters with its large-sample interval, cut to [-1, 1].
-
-    ``labels`` gives the order that ``weights`` need (``linear`` or ``quadratic`` disagreement by rank).
-    None when kappa does not exist: both raters gave one and the same label throughout.
-    """
-    _check_level(level)
-    _check_pairs(first, second, name)
-    order = list(dict.fromkeys(labels if labels is not None else [*first, *second]))
-    if weights is not None and labels is None:
-        raise UsageError(f"{name}: weights={weights!r} needs labels in their order")
-    index = {label: position for position, label in enumerate(order)}
-    unknown = [label for label in (*first, *second) if label not in index]
-    if unknown:
-        raise UsageError(f"{name}: got label {unknown[0]!r}; expected one of {order}")
-    n, size = len(first), len(order)
-    table = np.zeros((size, size))
-    for a, b in zip(first, second, strict=True):
-        table[index[a], index[b]] += 1 / n
-    credit = _credit(size, weights)
-    rows, columns = table.sum(axis=1), table.sum(axis=0)
-    observed = float((credit * table).sum())
-    chance = float(rows @ credit @ columns)
-    if math.isclose(chance, 1.0, abs_tol=1e-12):
-        return None
-    kappa = (observed - chance) / (1 - chance)
-    expected = (credit @ columns)[:, None] + (rows @ credit)[None, :]
-    spread = float((table * (credit * (1 - chance) - expected * (1 - observed)) ** 2).sum())
-    variance = (spread - (observed * chance - 2 * chance + observed) ** 2) / (n * (1 - chance) ** 4)
-    half = _quantile(level) * math.sqrt(max(0.0, variance))
-    return Estimate(
-        name=name,
-        group=group,
-        value=kappa,
-        low=max(-1.0, kappa - half),
-        high=min(1.0, kappa + half),
-        n=n,
-        # perfect agreement, or a rater who never varies: the formula gives no width, which is no certainty
-        method="fleiss-cohen-everitt" if variance > 1e-15 else "none (no variance)",
-    )
-
-
-def _credit(size: int, weights: Weights | None) -> NDArray[np.float64]:
-    """Credit for each pair of labels: 1 on the diagonal, falling with the distance in rank."""
-    if weights is None or size == 1:
-        return np.eye(size)
-    rank = np.arange(size)
-    distance = np.abs(rank[:, None] - rank[None, :]) / (size - 1)
-    return np.asarray(1 - distance if weights == "linear" else 1 - distance**2, dtype=np.float64)
-
-
-def _quantile(level: float, degrees: int | None = None) -> float:
+def quantile(level: float, degrees: int | None = None) -> float:
     """Two-sided quantile of the normal distribution, or of Student's t."""
     tail = (1 + level) / 2
     return float(stats.norm.ppf(tail) if degrees is None else stats.t.ppf(tail, degrees))
@@ -187,13 +109,7 @@ def _finite(values: Sequence[float], name: str) -> NDArray[np.float64]:
     return data
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Raise ``UsageError`` unless ``level`` is a confidence between 0 and 1."""
     if not 0 < level < 1:
         raise UsageError(f"level: got {level}; expected a confidence between 0 and 1, for example 0.95")
-
-
-def _check_pairs(first: Sequence[Hashable], second: Sequence[Hashable], name: str) -> None:
-    if len(first) != len(second) or not first:
-        raise UsageError(
-            f"{name}: got {len(first)} and {len(second)} labels; expected the same number, at least one"
-        )

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from rubrica.core.agreement import agreement
 from rubrica.core.config import Json
 from rubrica.core.records import Label, Prompt, Query, Verdict
 from rubrica.core.run import write_json
-from rubrica.core.stats import agreement, wilson
+from rubrica.core.stats import wilson
 from rubrica.judges.local import CARD, LocalJudge
 from rubrica.lab import truth
 from rubrica.lab.answers import any_answer
