@@ -313,7 +313,7 @@ def _is_base_url(url: str) -> bool:
 
 
 def clean_url(url: str) -> str:
-    """Return the URL without credentials, query and trailing slash, for messages and fingerprints."""
+    """Return the URL without credentials, query and trailing slash, for messages."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 

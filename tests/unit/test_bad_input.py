@@ -345,6 +345,10 @@ def test_a_run_is_resumed_by_its_own_recipe_alone(place: Path, models: Path) -> 
     check(align(*good), 2, "holds a run already", "--resume")
     said = align(*good, "--resume", "--set", "seed=4")
     check(said, 2, "another recipe (seed was 0, is 4)", "another --out")
+    said = align(*good, "--resume", "--set", "judge=openai:other@http://127.0.0.1:9/v1")
+    check(said, 2, "another recipe (judge.spec was", "openai:other", "another --out")
+    moved = "judge={spec: openai:m@http://127.0.0.1:8/v1, timeout: 5}"
+    assert align(*good, "--resume", "--set", moved).code == 0
     Path("program.yaml").write_text(PROGRAM.replace("How clear", "How brief"))
     said = align(*good, "--resume")
     check(said, 2, "another program (principles.0.dimensions.0.questions.1.text", "brief")

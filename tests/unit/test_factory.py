@@ -4,7 +4,7 @@ from pydantic import ValidationError
 from fake_server import completion
 from rubrica.core.errors import RubricaError, UsageError
 from rubrica.core.records import Label, Message, Prompt, Query, Question, QuestionKind
-from rubrica.judges.factory import JudgeConfig, make_judge
+from rubrica.judges.factory import JudgeConfig, judge_identity, make_judge
 from rubrica.judges.server import ServerJudge
 
 QUERY = Query(
@@ -55,3 +55,14 @@ def test_limits_are_checked():
     for wrong in ({"concurrency": 0}, {"timeout": 0}, {"rpm": 0}, {"mode": "chat"}, {"speed": 1}):
         with pytest.raises(ValidationError):
             JudgeConfig(spec="lab", **wrong)
+
+
+def test_a_judge_stays_itself_when_it_moves_or_is_asked_faster():
+    here = judge_identity("openai:org/m@v2@http://here:8000/v1")
+    assert here == judge_identity(" openai:org/m@v2@https://there/v1 ")
+    moved = {"spec": "openai:org/m@v2@http://x/v1", "concurrency": 64, "timeout": 5, "api_key_env": "K"}
+    assert here == judge_identity(moved)
+    for other in ({"mode": "reason"}, {"version": "2"}):
+        assert here != judge_identity({"spec": "openai:org/m@v2@http://here:8000/v1", **other})
+    assert here != judge_identity("openai:org/m@http://here:8000/v1") != judge_identity("local:org/m")
+    assert judge_identity(None) is None and judge_identity({"speed": 1}) == {"speed": 1}

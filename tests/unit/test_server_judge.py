@@ -354,15 +354,14 @@ def test_half_a_surrogate_pair_in_a_text_costs_no_verdict(fake_server):
 # --- identity and limits ------------------------------------------------------------------------
 
 
-def test_the_fingerprint_knows_model_url_and_mode_and_no_secret():
+def test_the_fingerprint_knows_who_answers_and_not_where_nor_how_fast():
     def fingerprint(model="m", url="http://h/v1", **options):
         return ServerJudge(model, url, **{"secret": "s", **options}).fingerprint
 
     same = fingerprint()
-    assert (
-        same == fingerprint(secret="other", timeout=3, concurrency=1) == fingerprint(url="http://u:p@h/v1/")
-    )
-    others = [fingerprint("n"), fingerprint(url="http://h:1/v1"), fingerprint(mode="reason")]
+    assert same == fingerprint(secret="other", timeout=3, concurrency=1)
+    assert same == fingerprint(url="http://u:p@h/v1/") == fingerprint(url="https://elsewhere:1/v1")
+    others = [fingerprint("n"), fingerprint(version="2026-11"), fingerprint(mode="reason")]
     assert len({same, *others}) == 4
 
 

@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -212,9 +212,18 @@ class Run(Closing):
 
     @classmethod
     def start(
-        cls, path: Path, recipe: BaseModel, program: BaseModel, *, seed: int, resume: bool = False
+        cls,
+        path: Path,
+        recipe: BaseModel,
+        program: BaseModel,
+        *,
+        seed: int,
+        resume: bool = False,
+        identity: Callable[[Json], Json] = lambda recipe: recipe,
     ) -> "Run":
         """Create a run directory, or continue one whose recipe is the same.
+
+        ``identity`` returns what of a recipe has to be the same; it gets the plain values of both.
 
         Raises ``UsageError`` when the directory holds another run, holds one and ``resume`` is not asked for, or
         another process is at work on it.
@@ -224,9 +233,9 @@ class Run(Closing):
                 raise UsageError(
                     f"{path}: holds a run already; continue it with --resume or choose another --out"
                 )
-            for what, given in (("recipe", recipe), ("program", program)):
+            for what, given, compared in (("recipe", recipe, identity), ("program", program, lambda p: p)):
                 if changed := first_difference(
-                    read_yaml(path / f"{what}.yaml"), given.model_dump(mode="json")
+                    compared(read_yaml(path / f"{what}.yaml")), compared(given.model_dump(mode="json"))
                 ):
                     raise UsageError(
                         f"{path}: was started with another {what} ({changed}); use the same one to --resume, or "

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from rubrica.core.config import Config, load_config
+from rubrica.core.config import Config, Json, load_config
 from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import Judge
 from rubrica.core.records import NonEmpty
@@ -39,6 +39,21 @@ class JudgeConfig(Config):
     """Local judges: tokens in one forward pass; None chooses by device."""
     api_key_env: NonEmpty = "OPENAI_API_KEY"
     """Servers: environment variable that holds the key; a server without keys needs none."""
+    version: str = ""
+    """Servers: a name for the weights, where the same model name has served others; new verdicts for a new one."""
+
+
+_OPERATIONAL = {
+    "concurrency",
+    "rpm",
+    "tpm",
+    "timeout",
+    "retries",
+    "max_tokens",
+    "batch_tokens",
+    "api_key_env",
+}
+"""How a judge is reached, not who it is."""
 
 
 class Server(NamedTuple):
@@ -57,6 +72,20 @@ def server_of(spec: str) -> Server | None:
     """Return the server that ``spec`` names, or None for a spec of another kind."""
     found = _SERVER.fullmatch(spec.strip())
     return Server(found["model"], found["url"]) if found else None
+
+
+def judge_identity(judge: Json) -> Json:
+    """Return what of a judge, as a spec or a mapping, must stay the same for its verdicts to be its own.
+
+    Left out are the URL of a server and the options that say how a judge is reached.
+    """
+    try:
+        config = JudgeConfig.model_validate({"spec": judge} if isinstance(judge, str) else judge)
+    except ValidationError:  # none, or one of another version of Rubrica: it has to be the very same
+        return judge
+    server = server_of(config.spec)
+    kept = {name: value for name, value in config.model_dump(mode="json").items() if name not in _OPERATIONAL}
+    return kept | {"spec": f"openai:{server.model}" if server else config.spec.strip()}
 
 
 def local_of(spec: str) -> str:
@@ -118,4 +147,5 @@ def _server(server: Server, config: JudgeConfig, secret: str) -> Judge:
         rpm=config.rpm,
         tpm=config.tpm,
         max_tokens=config.max_tokens,
+        version=config.version,
     )

@@ -87,9 +87,11 @@ class ServerJudge:
         secret: str,
         mode: Mode = "label",
         max_tokens: int = 512,
+        version: str = "",
         **options: Unpack[ChatOptions],
     ) -> None:
-        """``secret`` is the store's; ``max_tokens`` is the room for the reply in mode ``reason``.
+        """``secret`` is the store's; ``max_tokens`` is the room for the reply in mode ``reason``;
+        ``version`` tells weights apart that are served under one name.
 
         ``options`` are those of :class:`rubrica.chat.Chat`; ``timeout`` bounds one question.
         """
@@ -97,11 +99,11 @@ class ServerJudge:
         self._mode: Mode = mode
         self._marker = fence_marker(secret)
         self._max_tokens = max_tokens
-        self._fingerprint = "server-" + content_hash([model, self._chat.url, TEMPLATE, TEMPLATE_HASH, mode])
+        self._fingerprint = "server-" + content_hash([model, version, TEMPLATE, TEMPLATE_HASH, mode])
 
     @property
     def fingerprint(self) -> str:
-        """Hash of model, URL without credentials, template and mode."""
+        """Hash of the model's name and version, template and mode; not of the URL, which may change in a run."""
         return self._fingerprint
 
     def answer(self, queries: Sequence[Query]) -> Iterator[tuple[int, Verdict]]:

@@ -13,7 +13,7 @@ from rubrica.core.records import Prompt
 from rubrica.core.run import Run, Stage, disk_errors, write_json
 from rubrica.judges.factory import make_judge
 from rubrica.recipes.checks import check_prompt_files, check_recipe, program_of
-from rubrica.recipes.config import Grpo, Recipe, StageConfig, ThinkSft
+from rubrica.recipes.config import Grpo, Recipe, StageConfig, ThinkSft, recipe_identity
 from rubrica.recipes.context import Context, Progress, Surroundings, Weights
 from rubrica.recipes.prompts import StagePrompts, arrange, on_hub
 from rubrica.recipes.spending import Spending
@@ -49,7 +49,7 @@ def align(
     check_training(recipe, source)
     folder = model_folder(recipe.policy, around)
     check_models(recipe, prompts, folder, around)
-    run = Run.start(out, recipe, program, seed=recipe.seed, resume=resume)
+    run = Run.start(out, recipe, program, seed=recipe.seed, resume=resume, identity=recipe_identity)
     with run, quiet():
         _keep_prompts(run, prompts)
         judge = make_judge(recipe.judge, secret=run.store.secret, builtin=dict(around.judges))

@@ -9,11 +9,13 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from rubrica.core.attempt import Tags
-from rubrica.core.config import Config
+from rubrica.core.config import Config, Json
 from rubrica.core.records import NonEmpty, Sampling, Slug
-from rubrica.judges.factory import JudgeConfig
+from rubrica.judges.factory import JudgeConfig, judge_identity
 from rubrica.program.reward import RewardConfig
 
+_JUDGES = ("judge", "reference")
+"""Keys of a recipe or a stage that name a judge."""
 DType = Literal["float32", "bfloat16", "float16"]
 MOST = 10_000_000
 """No count of a recipe may be larger: a slip of the pen is refused before it fills the memory."""
@@ -207,3 +209,16 @@ class Recipe(Config):
         if count > 1:
             raise ValueError(f"stages: think-sft stands {count} times; expected it once at most")
         return self
+
+
+def recipe_identity(recipe: Json) -> Json:
+    """Return what of a recipe's plain values must be the same for its run to go on.
+
+    A judge may have moved to another URL, and may be asked faster or slower.
+    """
+    if not isinstance(recipe, dict):
+        return recipe
+    found = {key: judge_identity(value) if key in _JUDGES else value for key, value in recipe.items()}
+    if isinstance(stages := found.get("stages"), list):
+        found["stages"] = [recipe_identity(stage) for stage in stages]
+    return found
