@@ -375,3 +375,36 @@ def test_half_precision_keeps_the_shared_pass_and_stays_near_the_reference(dtype
     for index, verdict in judge.answer(QUERIES):
         expected = by_hand(model, TOKENIZER, JudgeCard(), QUERIES[index])
         assert verdict.probabilities == pytest.approx(expected, abs=0.1)
+
+
+# --- ties ---------------------------------------------------------------------------------------
+
+
+def test_equally_probable_answers_are_an_abstention():
+    words = tuple(label.value for label in Label)
+    tokenizer = tiny_tokenizer(words=words)
+    model = tiny_model("llama", len(tokenizer))
+    rows = [tokenizer.convert_tokens_to_ids(word) for word in words]
+    with torch.no_grad():
+        model.get_output_embeddings().weight[rows] = 0.0
+    judge = LocalJudge(model, tokenizer, card=JudgeCard())
+    verdicts = dict(judge.answer(QUERIES[:3]))
+    assert {v.outcome for v in verdicts.values()} == {Outcome.ABSTAINED}
+    assert {v.label for v in verdicts.values()} == {None}
+    assert verdicts[2].reason == "undecided between TRUE and FALSE"
+
+
+def test_rounding_to_half_precision_makes_no_ties():
+    """Logits near 4 are multiples of 1/64 in bfloat16: read off the head, two of six would often be equal."""
+    words = tuple(label.value for label in Label)
+    tokenizer = tiny_tokenizer(words=words)
+    model = tiny_model("llama", len(tokenizer), context=1024)
+    with torch.no_grad():
+        head = model.get_output_embeddings().weight
+        rows = [tokenizer.convert_tokens_to_ids(word) for word in words]
+        head[rows] = head[rows[0]] + 0.01 * torch.randn(len(rows), head.shape[1])
+    judge = LocalJudge(model.to(torch.bfloat16), tokenizer, card=JudgeCard())
+    queries = [
+        Query(prompt=prompt(f"{n} {SENTENCES[1]}"), text=SENTENCES[n % 4], question=GRADE) for n in range(40)
+    ]
+    assert Outcome.ABSTAINED not in {v.outcome for _, v in judge.answer(queries)}

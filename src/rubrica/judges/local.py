@@ -25,6 +25,7 @@ from rubrica.checkpoint import (
 from rubrica.core.config import Json, content_hash, validate
 from rubrica.core.errors import DataError, JudgeError
 from rubrica.core.records import Label, Outcome, Query, Question, Verdict
+from rubrica.judges.decision import most_probable
 from rubrica.judges.forest import Branch, Group, Ids
 from rubrica.judges.layout import Encoder, JudgeCard, Tokenizer, choose_layout, label_ids
 from rubrica.judges.template import allowed_labels
@@ -166,16 +167,9 @@ class LocalJudge:
             return self._failed(question, "the model gave a score that is not finite")
         weights = np.exp((scores - scores.max()) / self._card.temperature)
         shares = (weights / weights.sum()).tolist()
-        label = allowed[int(np.argmax(shares))]
-        return Verdict(
-            question_id=question.id,
-            outcome=Outcome.NOT_APPLICABLE if label is Label.NA else Outcome.ANSWERED,
-            label=label,
-            probabilities=dict(zip(allowed, shares, strict=True)),
-            judge=self._fingerprint,
-            prompt_tokens=tokens,
-            seconds=seconds,
-        )
+        probabilities = dict(zip(allowed, shares, strict=True))
+        verdict = most_probable(question.id, probabilities, judge=self._fingerprint)
+        return verdict.model_copy(update={"prompt_tokens": tokens, "seconds": seconds})
 
     def _failed(self, question: Question, reason: str) -> Verdict:
         return Verdict(

@@ -15,6 +15,7 @@ from rubrica.core.config import content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.records import Label, Outcome, Query, Verdict
 from rubrica.core.wire import ChatReply, ChatRequest, TokenLogprob
+from rubrica.judges.decision import most_probable
 from rubrica.judges.parsing import Parsed, label_of, parse_reply
 from rubrica.judges.template import (
     TEMPLATE,
@@ -143,7 +144,7 @@ class ServerJudge:
                 if reading.problem:
                     return _verdict(blank, Parsed(None, reading.problem))
                 if reading.probabilities is not None:
-                    return _most_probable(blank, reading.probabilities)
+                    return most_probable(blank.question_id, reading.probabilities, judge=blank.judge)
             else:
                 self._chat.refused.add("logprobs")
         room = self._max_tokens if self._mode == "reason" else TEXT_TOKENS
@@ -151,17 +152,7 @@ class ServerJudge:
         return _verdict(blank, parse_reply(replies[-1].text, allowed))
 
 
-def _most_probable(blank: Verdict, probabilities: dict[Label, float]) -> Verdict:
-    best = max(probabilities.values())
-    winners = [label for label, value in probabilities.items() if value == best]
-    if len(winners) > 1:
-        return blank.model_copy(
-            update={"outcome": Outcome.ABSTAINED, "reason": f"undecided between {' and '.join(winners)}"}
-        )
-    return _verdict(blank, Parsed(winners[0], ""), probabilities)
-
-
-def _verdict(blank: Verdict, parsed: Parsed, probabilities: dict[Label, float] | None = None) -> Verdict:
+def _verdict(blank: Verdict, parsed: Parsed) -> Verdict:
     outcome = Outcome.ANSWERED
     if parsed.label is None:
         outcome = Outcome.UNPARSEABLE
@@ -171,7 +162,6 @@ def _verdict(blank: Verdict, parsed: Parsed, probabilities: dict[Label, float] |
         question_id=blank.question_id,
         outcome=outcome,
         label=parsed.label,
-        probabilities=probabilities,
         reason=parsed.reason,
         judge=blank.judge,
     )

@@ -156,21 +156,32 @@ class TreeScorer:
         return Scored([owner for _, _, owner in work.leaves], scores, tokens)
 
     def _logprobs(self, hidden: Tensor, which: Ints, tokens: Ints) -> Floats:
-        """Log-probability of ``tokens[n]`` after the state ``hidden[which[n]]``."""
+        """Log-probability of ``tokens[n]`` after the state ``hidden[which[n]]``.
+
+        The logit of the token itself is computed in float32: rounded to half precision, logits of different
+        answers are often equal.
+        """
         head = self._model.get_output_embeddings()
         assert head is not None
         cap = cast("float | None", getattr(self._model.config, "final_logit_softcapping", None))
+
+        def capped(logits: Tensor) -> Tensor:
+            return torch.tanh(logits / cap) * cap if cap else logits
+
         out = np.empty(len(which))
         chunk = max(1, 2**26 // self._model.config.vocab_size)
         for start in range(0, len(hidden), chunk):
-            logits = cast(Tensor, head(hidden[start : start + chunk])).float()
-            if cap:
-                logits = torch.tanh(logits / cap) * cap
+            states = hidden[start : start + chunk]
+            logits = capped(cast(Tensor, head(states)).float())
             here = np.flatnonzero((which >= start) & (which < start + chunk))
             row = torch.from_numpy(which[here] - start).to(logits.device)
             token = torch.from_numpy(tokens[here]).to(logits.device)
-            norm = torch.logsumexp(logits, dim=-1)
-            out[here] = (logits[row, token] - norm[row]).double().cpu().numpy()
+            own = logits[row, token]
+            if type(head) is torch.nn.Linear:
+                own = (states[row].float() * head.weight[token].float()).sum(-1)
+                bias = cast("Tensor | None", head.bias)
+                own = capped(own if bias is None else own + bias[token].float())
+            out[here] = (own - torch.logsumexp(logits, dim=-1)[row]).double().cpu().numpy()
         return out
 
     # --- one pass per question ------------------------------------------------------------------

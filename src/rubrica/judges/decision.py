@@ -1,0 +1,32 @@
+"""From the probabilities of the allowed labels to a verdict; every judge that reads probabilities decides here."""
+
+from collections.abc import Mapping
+
+from rubrica.core.records import Label, Outcome, Verdict
+
+
+def most_probable(
+    question_id: str, probabilities: Mapping[Label, float], *, judge: str, reason: str = ""
+) -> Verdict:
+    """Return a verdict with the most probable label; two equally probable ones are an abstention.
+
+    ``probabilities`` are finite and sum to 1. ``reason`` is what the judge wrote before it answered.
+    """
+    best = max(probabilities.values())
+    winners = [label for label, value in probabilities.items() if value == best]
+    if len(winners) > 1:
+        undecided = f"undecided between {' and '.join(winners)}"
+        return Verdict(
+            question_id=question_id,
+            outcome=Outcome.ABSTAINED,
+            reason=f"{undecided}: {reason}" if reason else undecided,
+            judge=judge,
+        )
+    return Verdict(
+        question_id=question_id,
+        outcome=Outcome.NOT_APPLICABLE if winners[0] is Label.NA else Outcome.ANSWERED,
+        label=winners[0],
+        probabilities=dict(probabilities),
+        reason=reason,
+        judge=judge,
+    )
