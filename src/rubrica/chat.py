@@ -10,6 +10,7 @@ import asyncio
 import os
 import queue
 import random
+import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +39,8 @@ _REMEDIES = {
     403: "the key in {key_env} may not use this model; use another key or model",
     404: "no such model or path there; check the model's name and that the URL ends in /v1",
 }
+_ABOUT_SCHEMA = re.compile(r"response_format|schema|grammar|structured|guided", re.IGNORECASE)
+"""How servers speak of an answer's form when they refuse it."""
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
@@ -113,7 +116,7 @@ class Chat:
         self.missed = 0
         """Calls that failed after all their attempts."""
         self.refused: set[str] = set()
-        """Options that the endpoint does not take: ``seed``, ``max_tokens``, ``logprobs``."""
+        """Options that the endpoint does not take: ``seed``, ``max_tokens``, ``logprobs``, ``response_format``."""
         self._base_url, self._concurrency = base_url, concurrency
 
     def hide_key(self, text: str) -> str:
@@ -282,6 +285,8 @@ class Session:
         unwanted: list[str] = [name for name in ("logprobs", "seed") if name in options and name in said]
         if "max_tokens" in options and "max_completion_tokens" in said:
             unwanted = ["max_tokens"]
+        if "response_format" in options and _ABOUT_SCHEMA.search(said):
+            unwanted = ["response_format"]
         if error.status_code in (400, 422):
             self._chat.refused.update(unwanted)
             return bool(unwanted)

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +63,30 @@ def error_line(message: str) -> None:
     head, colon, tail = line.partition(":")
     text = Text.assemble((head, "bold red"), colon + tail) if head == "error" else Text(line)
     console(stderr=True).print(text, soft_wrap=True)
+
+
+@contextmanager
+def how_to_go_on(kept: str) -> Iterator[None]:
+    """Say, when long work is interrupted, that the same command goes on with what was ``kept``."""
+    from rubrica.core.errors import JudgeError, ModelError, StorageError
+
+    try:
+        yield
+    except (KeyboardInterrupt, JudgeError, ModelError, StorageError):
+        error_line(f"to go on: run the same command again; {kept}")
+        raise
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, gone when the work is done; gives a function that takes (done, total)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    screen = console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def plain(text: str) -> str:

@@ -5,10 +5,21 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from rubrica.cli.output import Command, JsonFlag, check_out, console, note, plain, plural, print_json
+from rubrica.cli.output import (
+    Command,
+    JsonFlag,
+    check_out,
+    console,
+    how_to_go_on,
+    note,
+    plain,
+    plural,
+    print_json,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
-    from rubrica.core.ports import Completer
+    from rubrica.core.ports import Drafter
     from rubrica.program.diff import Part
 
 app = typer.Typer(
@@ -30,7 +41,7 @@ _SIGNS: "Final[dict[Part, tuple[str, str]]]" = {
 }
 
 
-def _writer(judge: str) -> "Completer":
+def _writer(judge: str) -> "Drafter":
     from rubrica.core.errors import UsageError
     from rubrica.judges.factory import read_judge, server_of
     from rubrica.recipes.writer import server_writer
@@ -160,10 +171,14 @@ def compile_(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Have a model propose a program for a constitution. Read it and lint it before you train with it."""
+    """Have a model propose a program for a constitution. Read it and lint it before you train with it.
+
+    Replies are kept beside the program as they arrive: after an interruption, run the same command again.
+    """
     from rubrica.core.config import dump_yaml
     from rubrica.core.errors import UsageError
     from rubrica.core.run import write_atomic
+    from rubrica.core.store import Store
     from rubrica.program.compile import CompileConfig, compile_program
     from rubrica.program.constitution import load_constitution
     from rubrica.program.program import counts, program_hash
@@ -172,13 +187,21 @@ def compile_(
         raise UsageError(f"{out}: exists already; choose another --out, or --force to overwrite it")
     check_out(out)
     loaded = load_constitution(constitution)
-    program, report = compile_program(
-        loaded,
-        _writer(judge),
-        name=name or out.stem.lower(),
-        config=CompileConfig(retries=retries),
-        progress=note,
-    )
+    kept = out.with_suffix(".compile.sqlite")
+    writer = _writer(judge)
+    with (
+        Store(kept) as store,
+        how_to_go_on(f"replies so far are in {kept}"),
+        progress_bar("replies") as progress,
+    ):
+        program, report = compile_program(
+            loaded,
+            writer,
+            name=name or out.stem.lower(),
+            config=CompileConfig(retries=retries),
+            store=store,
+            progress=progress,
+        )
     write_atomic(out, dump_yaml(program))
     every = counts(program)["all"]
     if as_json:
@@ -192,6 +215,8 @@ def compile_(
         note(f"no question asks about clause {id}")
     screen.print(
         f"{out}: {plural(every.dimensions, 'dimension')}, {plural(every.gates, 'gate')}, {every.graded} graded "
-        f"questions; {plural(report.calls, 'call')}, {plural(len(report.dropped), 'proposal')} dropped"
+        f"questions; {plural(report.calls, 'call')}, {plural(report.kept, 'reply', 'replies')} from {kept.name}, "
+        f"{plural(len(report.dropped), 'proposal')} dropped",
+        soft_wrap=True,
     )
     screen.print(f"next: rubrica program lint {out}")

@@ -1,16 +1,24 @@
 """``rubrica score``: scorecards of given texts, and the accuracy on preference pairs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rubrica.cli.output import JsonFlag, console, error_line, note, plain, plural, print_json
+from rubrica.cli.output import (
+    JsonFlag,
+    console,
+    error_line,
+    how_to_go_on,
+    note,
+    plain,
+    plural,
+    print_json,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rich.tree import Tree
 
@@ -57,7 +65,7 @@ def score(
     check_spec(config, builtin)
     with Store(_folder(out) / "store.sqlite") as store:
         asked = make_judge(config, secret=store.secret, builtin=builtin)
-        with _how_to_go_on(store.path), _progress() as progress:
+        with how_to_go_on(f"answers so far are in {store.path}"), progress_bar("questions") as progress:
             scored, usage = scoring.score_texts(
                 texts,
                 asked,
@@ -91,17 +99,6 @@ def _folder(out: Path) -> Path:
     return out
 
 
-@contextmanager
-def _how_to_go_on(store: Path) -> "Iterator[None]":
-    from rubrica.core.errors import JudgeError, StorageError
-
-    try:
-        yield
-    except (KeyboardInterrupt, JudgeError, StorageError):
-        error_line(f"to go on: run the same command again; answers so far are in {store}")
-        raise
-
-
 def _say_what_is_missing(scored: "Sequence[ScoredText]") -> None:
     """Tell on stderr why texts have no total; leave with exit code 1 if none has one."""
     from collections import Counter
@@ -122,18 +119,6 @@ def _say_what_is_missing(scored: "Sequence[ScoredText]") -> None:
         return
     error_line(f"error: no text got a total: {why}")
     raise typer.Exit(1)
-
-
-@contextmanager
-def _progress() -> "Iterator[Callable[[int, int], None]]":
-    """A bar on stderr over the questions."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    screen = console(stderr=True)
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
-        task = bars.add_task("questions", total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def _show_report(report: "ScoreReport", path: Path, *, as_json: bool) -> None:

@@ -1,8 +1,11 @@
 """What a method asks of the world: a judge, a generator, a reward model. Arguments, never imports."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from pydantic import JsonValue
+
+from rubrica.core.errors import ModelError
 from rubrica.core.records import Prompt, Query, Response, Sampling, Verdict
 
 
@@ -48,8 +51,31 @@ class RewardModel(Protocol):
         """One finite score per (prompt, text)."""
 
 
+class Ask(NamedTuple):
+    """A plain prompt, the longest answer in tokens, and the JSON schema that the answer should fit."""
+
+    prompt: str
+    max_tokens: int
+    schema: dict[str, JsonValue] | None = None
+
+
+class Drafter(Protocol):
+    """Answers many plain prompts; all that writing a program asks of a model."""
+
+    @property
+    def name(self) -> str:
+        """Identity of the model; part of the key under which an answer is kept."""
+
+    def draft(self, asks: Sequence[Ask]) -> Iterator[tuple[int, str | ModelError]]:
+        """Yield ``(index into asks, answer)`` as answers arrive, each index exactly once.
+
+        A call that fails yields its error; only a model that cannot work at all raises :class:`ModelError`. The
+        schema is a wish: a model that knows none answers in free text.
+        """
+
+
 class Completer(Protocol):
-    """Continues a plain prompt; all that writing a program asks of a model."""
+    """Continues a plain prompt."""
 
     def complete(self, prompt: str, max_tokens: int) -> str:
         """Return the new text only; ``ModelError`` or ``JudgeError`` if there can be none."""

@@ -57,7 +57,7 @@ class ChatReply(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """One call. ``top_logprobs`` 0 asks for none; ``extra`` goes into the body as it is."""
+    """One call. ``top_logprobs`` 0 asks for none; ``extra`` goes into the body, less what was refused."""
 
     messages: tuple[Message, ...]
     max_tokens: int
@@ -77,7 +77,7 @@ class ChatRequest(BaseModel):
             options["seed"] = self.seed
         if self.top_logprobs and "logprobs" not in refused:
             options |= {"logprobs": True, "top_logprobs": self.top_logprobs}
-        return options | self.extra
+        return options | {name: value for name, value in self.extra.items() if name not in refused}
 
 
 def read_reply(body: bytes) -> ChatReply:

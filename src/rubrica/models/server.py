@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from rubrica.chat import CallFailed, Chat, ChatOptions, Session
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import ModelError, UsageError
+from rubrica.core.ports import Ask
 from rubrica.core.records import Message, Prompt, Response, Sampling
 from rubrica.core.wire import ChatReply, ChatRequest
 
@@ -24,7 +25,7 @@ class _Job(NamedTuple):
 
 
 class ServerGenerator:
-    """Implements :class:`rubrica.core.ports.Generator` and ``Completer`` over chat completions."""
+    """Implements :class:`rubrica.core.ports.Generator`, ``Drafter`` and ``Completer`` over chat completions."""
 
     def __init__(
         self,
@@ -65,20 +66,30 @@ class ServerGenerator:
             jobs.append(_Job(prompt, prefix, int(seed, 16)))
         return self._stream(jobs, sampling)
 
+    def draft(self, asks: Sequence[Ask]) -> Iterator[tuple[int, str | ModelError]]:
+        """Yield ``(index, answer)`` at temperature 0 as answers arrive; a call that fails yields its error.
+
+        A schema goes along as ``response_format`` until the server refuses it; from then on it is left out.
+        ``ModelError`` when the server cannot work at all.
+        """
+
+        async def ask(session: Session, ask: Ask) -> str | ModelError:
+            try:
+                reply = await session.call(_draft_request(ask), session.clock())
+            except CallFailed as error:
+                return ModelError(f"generator {self.name}: {error}")
+            if not reply.text.strip():
+                return ModelError(f"generator {self.name}: empty answer; try another model or more tokens")
+            return reply.text
+
+        return self._chat.stream(asks, ask)
+
     def complete(self, prompt: str, max_tokens: int) -> str:
         """Return the answer to ``prompt`` at temperature 0; ``ModelError`` when there is none."""
-        request = ChatRequest(messages=(Message(role="user", content=prompt),), max_tokens=max_tokens)
-
-        async def ask(session: Session, request: ChatRequest) -> ChatReply:
-            return await session.call(request, session.clock())
-
-        try:
-            [(_, reply)] = self._chat.stream([request], ask)
-        except CallFailed as error:
-            raise ModelError(f"generator {self.name}: {error}") from None
-        if not reply.text.strip():
-            raise ModelError(f"generator {self.name}: empty answer; try another model or more tokens")
-        return reply.text
+        [(_, answer)] = self.draft([Ask(prompt, max_tokens)])
+        if isinstance(answer, ModelError):
+            raise answer
+        return answer
 
     def _stream(self, jobs: Sequence[_Job], sampling: Sampling) -> Iterator[tuple[int, Response]]:
         async def ask(session: Session, job: _Job) -> Response:
@@ -128,6 +139,15 @@ class ServerGenerator:
             tokens=reply.completion_tokens,
             finished=reply.finished,
         )
+
+
+def _draft_request(ask: Ask) -> ChatRequest:
+    extra: dict[str, JsonValue] = {}
+    if ask.schema is not None:
+        wanted: JsonValue = {"name": "reply", "schema": ask.schema, "strict": True}
+        extra = {"response_format": {"type": "json_schema", "json_schema": wanted}}
+    messages = (Message(role="user", content=ask.prompt),)
+    return ChatRequest(messages=messages, max_tokens=ask.max_tokens, extra=extra)
 
 
 def _request(job: _Job, sampling: Sampling) -> ChatRequest:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from rubrica.core.config import Config, Json
 from rubrica.core.errors import ModelError, UsageError
-from rubrica.core.ports import Completer
+from rubrica.core.ports import Ask, Drafter
 from rubrica.core.records import (
     SLUG,
     Clause,
@@ -27,9 +27,19 @@ from rubrica.core.records import (
     QuestionKind,
     Record,
 )
+from rubrica.core.store import Store
+from rubrica.program.drafting import Drafts
 from rubrica.program.lint import MAX_WORDS, offers_no_na, overlap
 from rubrica.program.program import validate_program
-from rubrica.program.replies import fill, one_line, read_json, template
+from rubrica.program.replies import (
+    Schema,
+    dimensions_schema,
+    fill,
+    one_line,
+    questions_schema,
+    read_json,
+    template,
+)
 from rubrica.program.wording import askings, is_negative, normalized
 
 
@@ -64,6 +74,8 @@ class CompileReport(Record):
     """What compiling cost, and what it left out."""
 
     calls: int
+    kept: int
+    """Replies that an earlier start of the same work had paid for."""
     retried: int
     dropped: tuple[Dropped, ...]
     protected: tuple[str, ...]
@@ -74,29 +86,36 @@ class CompileReport(Record):
 
 def compile_program(
     constitution: Constitution,
-    completer: Completer,
+    drafter: Drafter,
     *,
     name: str,
     config: CompileConfig | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    store: Store | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> tuple[Program, CompileReport]:
-    """Ask ``completer`` for dimensions and questions, keep what stands, and report the rest.
+    """Ask ``drafter`` for dimensions and questions, keep what stands, and report the rest.
 
-    Raises ``UsageError``, before anything is asked, for a name that no program may have, and ``ModelError`` when a
-    principle gets no usable question: a program that silently lacks a principle would reward what it forbids.
+    All principles, then all dimensions, are asked at once, and replies are read in the constitution's order: what
+    comes out does not depend on which reply was first. With ``store`` every reply is kept as it arrives, and the
+    same work started again asks only for those that are missing; ``progress`` gets (replies so far, wanted so far).
+
+    Raises ``UsageError``, before anything is asked, for a name that no program may have, and ``ModelError`` when
+    calls still fail after the retries, or a principle gets no usable question: a program that silently lacks a
+    principle would reward what it forbids.
     """
     if not re.fullmatch(SLUG, name):
         raise UsageError(
             f"program name {name!r}: expected small letters, digits and . _ - behind a letter or digit; choose another"
         )
-    work = _Compiler(completer, config or CompileConfig(), progress)
-    principles = tuple(work.principle(principle) for principle in constitution.principles)
+    work = _Compiler(Drafts(drafter, store, progress), config or CompileConfig())
+    principles = work.principles(constitution)
     program = Program(name=name, constitution=constitution.name, principles=principles)
     validate_program(program, f"{name} (compiled)", constitution)
     asked = [q for p in principles for d in p.dimensions for q in d.questions]
     served = {question.clause for question in asked}
     return program, CompileReport(
-        calls=work.calls,
+        calls=work.drafts.calls,
+        kept=work.drafts.kept,
         retried=work.retried,
         dropped=tuple(work.dropped),
         protected=tuple(question.id for question in asked if question.protected),
@@ -105,98 +124,170 @@ def compile_program(
 
 
 @dataclass
+class _Task:
+    """One thing to be proposed: what is asked, how a reply is taken, and when there is enough."""
+
+    where: str
+    prompt: str
+    values: dict[str, str]
+    schema: Schema
+    take: Callable[[Json], None]
+    enough: Callable[[], bool]
+    remark: str = ""
+
+    def ask(self, max_tokens: int) -> Ask:
+        return Ask(
+            fill(template(self.prompt), {**self.values, "remark": self.remark}), max_tokens, self.schema
+        )
+
+
+@dataclass
+class _Found:
+    """A dimension on its way: the clauses that it serves, and the questions that stand."""
+
+    id: str
+    title: str
+    clauses: Sequence[Clause]
+    questions: dict[QuestionKind, list[Question]] = field(
+        default_factory=lambda: {kind: [] for kind in QuestionKind}
+    )
+
+
+@dataclass
 class _Compiler:
     """One run over a constitution: the model, what has been asked so far, and what was dropped."""
 
-    completer: Completer
+    drafts: Drafts
     config: CompileConfig
-    progress: Callable[[str], None]
-    calls: int = 0
     retried: int = 0
-    failed: int = 0
-    """Calls that failed since the last one that did not."""
     dropped: list[Dropped] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
 
-    def principle(self, principle: ConstitutionPrinciple) -> Principle:
-        known = {clause.id: clause for clause in principle.clauses}
-        taken: set[str] = set()
-        dimensions: list[Dimension] = []
-        for title, clauses in self._dimensions(principle, known):
-            slug = _slug(title)
-            id = f"{principle.id}.{next(s for s in _numbered(slug) if s not in taken)}"
-            taken.add(id.removeprefix(f"{principle.id}."))
-            self.progress(f"{principle.title}: {title}")
-            if questions := self._questions(principle, id, title, clauses):
-                dimensions.append(Dimension(id=id, title=title, questions=tuple(questions)))
+    def principles(self, constitution: Constitution) -> tuple[Principle, ...]:
+        found: dict[str, list[_Found]] = {principle.id: [] for principle in constitution.principles}
+        self._run([self._dimensions(principle, found[principle.id]) for principle in constitution.principles])
+        for principle in constitution.principles:
+            if not found[principle.id]:
+                raise self._nothing("dimension", principle)
+        self._run(
+            [self._questions(p, dimension) for p in constitution.principles for dimension in found[p.id]]
+        )
+        return tuple(self._principle(principle, found[principle.id]) for principle in constitution.principles)
+
+    def _principle(self, principle: ConstitutionPrinciple, found: Sequence[_Found]) -> Principle:
+        dimensions = []
+        for dimension in found:
+            if asked := tuple(q for kind in QuestionKind for q in dimension.questions[kind]):
+                dimensions.append(Dimension(id=dimension.id, title=dimension.title, questions=asked))
             else:
-                self._drop(id, title, "no usable question")
+                self._drop(dimension.id, dimension.title, "no usable question")
         if not dimensions:
-            last = f"; last: {self.dropped[-1].reason}" if self.dropped else ""
-            raise ModelError(
-                f"principle {principle.id!r}: no usable question after {self.config.retries + 1} tries{last}; "
-                "try another model, or write the program by hand"
-            )
-        return Principle(
-            id=principle.id,
-            title=principle.title,
-            caps=principle.id == self.config.caps,
-            dimensions=tuple(dimensions),
+            raise self._nothing("question", principle)
+        caps = principle.id == self.config.caps
+        return Principle(id=principle.id, title=principle.title, caps=caps, dimensions=tuple(dimensions))
+
+    def _nothing(self, what: str, principle: ConstitutionPrinciple) -> ModelError:
+        mine = [d.reason for d in self.dropped if f"{d.where}.".startswith(f"{principle.id}.")]
+        last = f"; last: {mine[-1]}" if mine else ""
+        return ModelError(
+            f"principle {principle.id!r}: no usable {what} after {self.config.retries + 1} tries{last}; "
+            "try more --retries, another model, or write the program by hand"
         )
 
-    def _dimensions(
-        self, principle: ConstitutionPrinciple, known: dict[str, Clause]
-    ) -> list[tuple[str, list[Clause]]]:
-        values = {
-            "principle": one_line(principle.title),
-            "clauses": _list(principle.clauses),
-            "most": str(self.config.dimensions),
-        }
-        found: dict[str, tuple[str, list[Clause]]] = {}
-        for proposal in self._ask("dimensions", values, principle.id, lambda: bool(found)):
+    def _run(self, tasks: Sequence[_Task]) -> None:
+        """Ask for all tasks at once, then again for those with too little, until the retries are spent."""
+        open_ = list(tasks)
+        last: list[ModelError] = []
+        for attempt in range(self.config.retries + 1):
+            if not open_:
+                return
+            self.retried += len(open_) if attempt else 0
+            answers = self.drafts.answers([task.ask(self.config.max_tokens) for task in open_], attempt)
+            failed = [self._read(task, answer) for task, answer in zip(open_, answers, strict=True)]
+            last = [error for task, error in zip(open_, failed, strict=True) if error and not task.enough()]
+            open_ = [task for task in open_ if not task.enough()]
+        if last:
+            raise last[-1]
+
+    def _read(self, task: _Task, answer: str | ModelError) -> ModelError | None:
+        """Take what an answer proposes, and note for the next try what was wrong with it."""
+        before = len(self.dropped)
+        if isinstance(answer, ModelError):
+            self._drop(task.where, "", str(answer))
+            return answer
+        try:
+            task.take(read_json(answer))
+        except ValueError as error:
+            self._drop(task.where, answer, str(error))
+        reasons = "; ".join(dict.fromkeys(drop.reason for drop in self.dropped[before:]))
+        task.remark = f"An earlier reply could not be used in full ({one_line(reasons) or 'too little'}).\n"
+        return None
+
+    def _dimensions(self, principle: ConstitutionPrinciple, found: list[_Found]) -> _Task:
+        known = {clause.id: clause for clause in principle.clauses}
+        taken: set[str] = set()
+
+        def take(proposal: Json) -> None:
             for item in _items(proposal, "dimensions"):
                 title = one_line(item.get("title"))[:80]
                 ids = item.get("clauses")
-                served = [known[str(i)] for i in ids if str(i) in known] if isinstance(ids, list) else []
+                served = (
+                    [known[i] for i in dict.fromkeys(map(str, ids)) if i in known]
+                    if isinstance(ids, list)
+                    else []
+                )
                 if not title:
                     self._drop(principle.id, str(item), "a dimension without a title")
-                elif normalized(title) in found:
+                elif any(normalized(title) == normalized(other.title) for other in found):
                     self._drop(principle.id, title, "a dimension of this title is there already")
                 elif not served:
                     self._drop(principle.id, title, "names no clause of the principle")
                 elif len(found) >= self.config.dimensions:
                     self._drop(principle.id, title, f"more than {self.config.dimensions} dimensions")
                 else:
-                    found[normalized(title)] = (title, served)
-        return list(found.values())
+                    slug = next(s for s in _numbered(_slug(title)) if s not in taken)
+                    taken.add(slug)
+                    found.append(_Found(f"{principle.id}.{slug}", title, served))
 
-    def _questions(
-        self, principle: ConstitutionPrinciple, id: str, title: str, clauses: Sequence[Clause]
-    ) -> list[Question]:
-        wanted = {QuestionKind.GATE: self.config.gates, QuestionKind.GRADED: self.config.graded}
         values = {
             "principle": one_line(principle.title),
-            "dimension": title,
-            "clauses": _list(clauses),
-            "gates": str(self.config.gates),
-            "graded": str(self.config.graded),
+            "clauses": _list(principle.clauses),
+            "most": str(self.config.dimensions),
         }
-        found: dict[QuestionKind, list[Question]] = {kind: [] for kind in QuestionKind}
+        schema = dimensions_schema(known, self.config.dimensions)
+        return _Task(principle.id, "dimensions", values, schema, take, lambda: bool(found))
 
-        def enough() -> bool:
-            return all(len(found[kind]) >= wanted[kind] for kind in QuestionKind)
+    def _questions(self, principle: ConstitutionPrinciple, dimension: _Found) -> _Task:
+        wanted = {QuestionKind.GATE: self.config.gates, QuestionKind.GRADED: self.config.graded}
+        found, clauses = dimension.questions, dimension.clauses
 
-        for proposal in self._ask("questions", values, id, enough):
+        def take(proposal: Json) -> None:
             for kind, key in ((QuestionKind.GATE, "gates"), (QuestionKind.GRADED, "graded")):
                 for item in _items(proposal.get(key) if isinstance(proposal, dict) else None, key):
                     text = one_line(item.get("text"))
                     clause = self._clause(item, clauses)
                     if reason := self._refusal(text, clause, len(found[kind]), wanted[kind]):
-                        self._drop(id, text or str(item), reason)
+                        self._drop(dimension.id, text or str(item), reason)
                     elif clause is not None:
-                        found[kind].append(_question(id, kind, len(found[kind]) + 1, text, clause))
+                        found[kind].append(_question(dimension.id, kind, len(found[kind]) + 1, text, clause))
                         self.texts.append(text)
-        return [*found[QuestionKind.GATE], *found[QuestionKind.GRADED]]
+
+        values = {
+            "principle": one_line(principle.title),
+            "dimension": dimension.title,
+            "clauses": _list(clauses),
+            "gates": str(self.config.gates),
+            "graded": str(self.config.graded),
+        }
+        schema = questions_schema([c.id for c in clauses], self.config.gates, self.config.graded)
+        return _Task(
+            dimension.id,
+            "questions",
+            values,
+            schema,
+            take,
+            lambda: all(len(found[kind]) >= wanted[kind] for kind in QuestionKind),
+        )
 
     def _clause(self, item: dict[str, Json], clauses: Sequence[Clause]) -> Clause | None:
         named = item.get("clause")
@@ -224,39 +315,6 @@ class _Compiler:
             if normalized(other) == normalized(text) or overlap(other, text) >= self.config.same:
                 return f"asks the same as {other!r}"
         return None
-
-    def _ask(
-        self, prompt: str, values: dict[str, str], where: str, enough: Callable[[], bool]
-    ) -> Iterator[Json]:
-        """Yield what the model proposes until it is enough or the retries are spent."""
-        remark = ""
-        for attempt in range(self.config.retries + 1):
-            if attempt:
-                self.retried += 1
-            self.calls += 1
-            before = len(self.dropped)
-            reply = self._complete(fill(template(prompt), {**values, "remark": remark}), where)
-            try:
-                yield read_json(reply)
-            except ValueError as error:
-                self._drop(where, reply, str(error))
-            if enough():
-                return
-            reasons = "; ".join(dict.fromkeys(drop.reason for drop in self.dropped[before:]))
-            remark = f"An earlier reply could not be used in full ({one_line(reasons) or 'too little'}).\n"
-
-    def _complete(self, prompt: str, where: str) -> str:
-        """One reply; a failed call is an empty one, until as many fail in a row as there are tries."""
-        try:
-            reply = self.completer.complete(prompt, self.config.max_tokens)
-        except ModelError as error:
-            self.failed += 1
-            if self.failed > self.config.retries or self.failed == self.calls:
-                raise
-            self._drop(where, "", str(error))
-            return ""
-        self.failed = 0
-        return reply
 
     def _drop(self, where: str, text: str, reason: str) -> None:
         self.dropped.append(Dropped(where=where, text=one_line(text)[:300], reason=reason))

@@ -1,9 +1,12 @@
-"""Fill prompt templates, and read JSON out of what a model wrote."""
+"""What a model is asked for a program, in words and as a JSON schema, and how its replies are read."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
+from typing import Annotated, cast
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from rubrica.core.config import Json
 
@@ -11,6 +14,76 @@ _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _TRAILING_COMMA = re.compile(r",(\s*[\]}])")
 _MAX_STARTS = 200
 """Brackets that are tried as the start of the JSON: a reply made of brackets must not take minutes."""
+
+# Lengths are bounded, so that a model under a grammar comes to an end; quotes, backslashes and control characters
+# are left out, because grammars made of these patterns do not escape them.
+_Title = Annotated[str, StringConstraints(pattern=r'^[^"\\\x00-\x1f]{2,60}$')]
+_Asking = Annotated[str, StringConstraints(pattern=r'^[^"\\\x00-\x1f?？]{8,240}[?？]$')]
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ProposedDimension(_Reply):
+    """One side of a principle, and the clauses that it serves."""
+
+    title: _Title
+    clauses: list[str] = Field(min_length=1, max_length=8)
+
+
+class DimensionsReply(_Reply):
+    """The reply to ``prompts/dimensions.txt``."""
+
+    dimensions: list[ProposedDimension] = Field(min_length=1)
+
+
+class ProposedQuestion(_Reply):
+    """One question, and the clause that it serves."""
+
+    text: _Asking
+    clause: str
+
+
+class QuestionsReply(_Reply):
+    """The reply to ``prompts/questions.txt``."""
+
+    gates: list[ProposedQuestion]
+    graded: list[ProposedQuestion]
+
+
+Schema = dict[str, JsonValue]
+
+
+def dimensions_schema(clauses: Iterable[str], most: int) -> Schema:
+    """JSON schema of a reply with at most ``most`` dimensions, each of which serves some of ``clauses`` (ids)."""
+    schema = DimensionsReply.model_json_schema()
+    schema["properties"]["dimensions"]["maxItems"] = most
+    schema["$defs"]["ProposedDimension"]["properties"]["clauses"]["items"]["enum"] = list(clauses)
+    return _bare(schema)
+
+
+def questions_schema(clauses: Iterable[str], gates: int, graded: int) -> Schema:
+    """JSON schema of a reply with so many gates and graded questions, each of which serves one of ``clauses``."""
+    schema = QuestionsReply.model_json_schema()
+    for key, number in (("gates", gates), ("graded", graded)):
+        schema["properties"][key] |= {"minItems": number, "maxItems": number}
+    schema["$defs"]["ProposedQuestion"]["properties"]["clause"]["enum"] = list(clauses)
+    return _bare(schema)
+
+
+def _bare(schema: Schema) -> Schema:
+    """Leave out titles and descriptions: some servers refuse keys that constrain nothing."""
+
+    def bare(node: JsonValue, names: bool) -> JsonValue:
+        if isinstance(node, list):
+            return [bare(item, False) for item in node]
+        if not isinstance(node, dict):
+            return node
+        kept = {k: v for k, v in node.items() if names or k not in {"title", "description"}}
+        return {key: bare(value, key in {"properties", "$defs"}) for key, value in kept.items()}
+
+    return cast(Schema, bare(schema, False))
 
 
 def template(name: str) -> str:
