@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubrica.core.records import Label, Message, Prompt, Query, Question, QuestionKind
+from rubrica.core.records import Label, Message, Prompt, Query, Question, QuestionKind, Wording
 from rubrica.judges.template import allowed_labels, chat_messages, fence_marker, segments
 
 MARKER = fence_marker("secret")
@@ -116,3 +116,31 @@ def test_a_conversation_keeps_its_turns_inside_the_fence():
         "> Assistant: Hello",
         "> Human: More",
     ]
+
+
+def test_other_wordings_change_what_they_say_and_keep_the_fence():
+    standard = segments(query("text"), MARKER)
+    told = {
+        wording: segments(query("text").model_copy(update={"wording": wording}), MARKER)
+        for wording in Wording
+    }
+    assert told[Wording.STANDARD] == standard
+    assert len({each.system + each.user for each in told.values()}) == len(Wording)
+    for each in told.values():
+        assert each.system.count(MARKER) == 1
+        assert each.user.count(MARKER) == 4
+        assert GATE.text in each.user and "> text\n" in each.user
+    assert "TRUE, FALSE, NA" in standard.question
+    assert "NA, FALSE, TRUE" in told[Wording.OPTIONS_REVERSED].question
+    first = told[Wording.QUESTION_FIRST]
+    assert (first.conversation, first.answer) == ("", "")
+    assert first.user.index(GATE.text) < first.user.index("> text") < first.user.index("Reply with one of")
+
+
+@given(hostile)
+def test_no_wording_lets_a_text_out_of_its_fence(text):
+    for wording in Wording:
+        user = segments(query(text).model_copy(update={"wording": wording}), MARKER).user
+        inside = user.split(f"[{MARKER} ANSWER BEGINS]\n")[1].split(f"\n[{MARKER} ANSWER ENDS]")[0]
+        assert user.count(MARKER) == 4
+        assert all(line.startswith("> ") for line in inside.splitlines())

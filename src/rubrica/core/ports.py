@@ -1,12 +1,12 @@
 """What a method asks of the world: a judge, a generator, a reward model. Arguments, never imports."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
 from rubrica.core.errors import ModelError
-from rubrica.core.records import Prompt, Query, Response, Sampling, Verdict
+from rubrica.core.records import Prompt, Query, Response, Sampling, Verdict, Wording
 
 
 class Judge(Protocol):
@@ -22,6 +22,15 @@ class Judge(Protocol):
         A call that fails yields a verdict with outcome ``failed``; only a judge that cannot work
         at all (no such model, refused connection at start) raises :class:`JudgeError`.
         """
+
+
+@runtime_checkable
+class Rewordable(Protocol):
+    """A judge that can put a question in other words than its usual ones."""
+
+    @property
+    def wordings(self) -> frozenset[Wording]:
+        """The wordings of a query that change what the judge is asked; all others it leaves unread."""
 
 
 class Generator(Protocol):

@@ -184,12 +184,26 @@ class Attempt(Record):
 # --- judging ------------------------------------------------------------------------------------
 
 
+class Wording(StrEnum):
+    """How the fixed words around a question are put. All but the first measure a judge; none is used to judge."""
+
+    STANDARD = "standard"
+    OPTIONS_REVERSED = "options-reversed"
+    """The possible answers in the opposite order."""
+    REWORDED = "reworded"
+    """The instruction in other words."""
+    QUESTION_FIRST = "question-first"
+    """The question above conversation and answer instead of below."""
+
+
 class Query(Record):
     """One question about one text in answer to one prompt."""
 
     prompt: Prompt
     text: str
     question: Question
+    wording: Wording = Wording.STANDARD
+    """A judge that cannot put it otherwise says so in its ``wordings`` (:class:`rubrica.core.ports.Rewordable`)."""
 
 
 class Outcome(StrEnum):

@@ -24,7 +24,7 @@ from rubrica.checkpoint import (
 )
 from rubrica.core.config import Json, content_hash, validate
 from rubrica.core.errors import DataError, JudgeError
-from rubrica.core.records import Label, Outcome, Query, Question, Verdict
+from rubrica.core.records import Label, Outcome, Query, Question, Verdict, Wording
 from rubrica.judges.decision import most_probable
 from rubrica.judges.forest import Branch, Group, Ids
 from rubrica.judges.layout import Encoder, JudgeCard, Tokenizer, choose_layout, label_ids
@@ -102,6 +102,11 @@ class LocalJudge:
         return self._fingerprint
 
     @property
+    def wordings(self) -> frozenset[Wording]:
+        """All of them; none for a judge that was trained on a layout of its own."""
+        return frozenset() if self._card.format == "lab" else frozenset(Wording)
+
+    @property
     def mode(self) -> Mode:
         """``tree`` where all questions about a text share one pass, else ``plain``: a pass per question."""
         return self._scorer.mode
@@ -115,7 +120,7 @@ class LocalJudge:
         """Yield ``(index, verdict)`` for every query, batch by batch, in the order of computation."""
         groups: dict[Ids, tuple[list[Branch], list[int]]] = {}
         allowed: list[tuple[Label, ...]] = []
-        prefixes: dict[tuple[int, str], Ids] = {}
+        prefixes: dict[tuple[int, str, Wording], Ids] = {}
         for index, query in enumerate(queries):
             allowed.append(allowed_labels(query.question))
             prefix, branch = self._encode(query, allowed[-1], prefixes)
@@ -141,11 +146,11 @@ class LocalJudge:
                 yield owner, self._verdict(queries[owner].question, allowed[owner], scores, tokens, seconds)
 
     def _encode(
-        self, query: Query, allowed: tuple[Label, ...], prefixes: dict[tuple[int, str], Ids]
+        self, query: Query, allowed: tuple[Label, ...], prefixes: dict[tuple[int, str, Wording], Ids]
     ) -> tuple[Ids, Branch]:
         parts = self._layout(query)
         # the caller holds the prompts, so an id names one prompt throughout the call
-        key = (id(query.prompt), query.text)
+        key = (id(query.prompt), query.text, query.wording)
         prefix = prefixes.get(key)
         if prefix is None:
             prefix = prefixes[key] = self._encoder.encode(parts.shared)

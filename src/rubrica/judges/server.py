@@ -13,7 +13,7 @@ from typing import NamedTuple, Unpack
 from rubrica.chat import CallFailed, Chat, ChatOptions, Session
 from rubrica.core.config import content_hash
 from rubrica.core.errors import JudgeError
-from rubrica.core.records import Label, Outcome, Query, Verdict
+from rubrica.core.records import Label, Outcome, Query, Verdict, Wording
 from rubrica.core.wire import ChatReply, ChatRequest, TokenLogprob
 from rubrica.judges.decision import most_probable
 from rubrica.judges.parsing import Parsed, label_of, parse_reply
@@ -106,6 +106,11 @@ class ServerJudge:
     def fingerprint(self) -> str:
         """Hash of the model's name and version, template and mode; not of the URL, which may change in a run."""
         return self._fingerprint
+
+    @property
+    def wordings(self) -> frozenset[Wording]:
+        """All of them."""
+        return frozenset(Wording)
 
     def answer(self, queries: Sequence[Query]) -> Iterator[tuple[int, Verdict]]:
         """Yield ``(index, verdict)`` as calls end, each index once; a call that fails is a failed verdict.

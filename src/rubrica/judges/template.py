@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Literal, NamedTuple
 
-from rubrica.core.records import Message, Prompt, Query
+from rubrica.core.records import Message, Prompt, Query, Wording
 from rubrica.program.pooling import allowed_labels as allowed_labels
 
 Mode = Literal["label", "reason"]
@@ -34,10 +34,20 @@ _FILES = (
     "reply-label",
     "reply-reason",
 )
-_PARTS = {
-    name: resources.files("rubrica.judges").joinpath(f"prompts/{name}.txt").read_text(encoding="utf-8")
-    for name in _FILES
+_FOLDER = resources.files("rubrica.judges").joinpath("prompts")
+_PARTS = {name: _FOLDER.joinpath(f"{name}.txt").read_text(encoding="utf-8") for name in _FILES}
+_CHANGED = {
+    wording: {
+        name: file.read_text(encoding="utf-8")
+        for name in _FILES
+        if (file := _FOLDER.joinpath(wording.value, f"{name}.txt")).is_file()
+    }
+    for wording in Wording
 }
+"""What each wording says otherwise than the standard one."""
+_WORDED = {wording: _PARTS | changed for wording, changed in _CHANGED.items()}
+WORDINGS_HASH = hashlib.sha256(repr(sorted(_CHANGED.items())).encode()).hexdigest()[:12]
+"""Identity of the wordings other than the standard one."""
 TEMPLATE_HASH = hashlib.sha256("\0".join(_PARTS[name] for name in _FILES).encode()).hexdigest()[:12]
 
 _PLACEHOLDER = re.compile(r"\{(marker|conversation|answer|question|scale|reply|labels)\}")
@@ -50,7 +60,10 @@ _CONTROL = re.compile(
 
 
 class Segments(NamedTuple):
-    """The message in the pieces that queries share: by judge, by prompt, by text, by question."""
+    """The message in the pieces that queries share: by judge, by prompt, by text, by question.
+
+    Where the question comes first, all of the message is the question's.
+    """
 
     system: str
     conversation: str
@@ -70,18 +83,28 @@ def fence_marker(secret: str) -> str:
 
 def segments(query: Query, marker: str, mode: Mode = "label") -> Segments:
     """Build the message of one query; ``marker`` comes from :func:`fence_marker`."""
-    question = query.question
+    question, parts = query.question, _WORDED[query.wording]
     scale = "protected" if question.protected else question.kind.value
-    labels = ", ".join(allowed_labels(question))
-    reply = _fill(f"reply-{mode}", labels=labels).strip()
+    labels = allowed_labels(question)
+    if query.wording is Wording.OPTIONS_REVERSED:
+        labels = labels[::-1]
+    reply = _fill(parts[f"reply-{mode}"], labels=", ".join(labels)).strip()
+    conversation = _fill(
+        parts["conversation"], marker=marker, conversation=quote(_transcript(query.prompt), marker)
+    )
+    answer = _fill(parts["answer"], marker=marker, answer=quote(query.text, marker))
+    first = query.wording is Wording.QUESTION_FIRST
     return Segments(
-        system=_fill("system", marker=marker).strip(),
-        conversation=_fill(
-            "conversation", marker=marker, conversation=quote(_transcript(query.prompt), marker)
-        ),
-        answer=_fill("answer", marker=marker, answer=quote(query.text, marker)),
+        system=_fill(parts["system"], marker=marker).strip(),
+        conversation="" if first else conversation,
+        answer="" if first else answer,
         question=_fill(
-            "question", question=_plain(question.text, marker), scale=_PARTS[scale].strip(), reply=reply
+            parts["question"],
+            question=_plain(question.text, marker),
+            conversation=conversation,
+            answer=answer,
+            scale=parts[scale].strip(),
+            reply=reply,
         ).strip(),
     )
 
@@ -122,4 +145,4 @@ def _transcript(prompt: Prompt) -> str:
 
 def _fill(part: str, **values: str) -> str:
     """Fill the placeholders in one pass: a value that holds a placeholder stays as it is."""
-    return _PLACEHOLDER.sub(lambda match: values[match[1]], _PARTS[part])
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], part)
