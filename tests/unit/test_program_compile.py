@@ -311,6 +311,19 @@ def test_json_is_found_between_sentences(value: object, before: str) -> None:
     assert read_json(f"{before}{json.dumps(value)}\n```\nThat is all {{}}.") == value
 
 
+def test_a_reply_that_was_cut_off_counts_up_to_its_last_whole_part() -> None:
+    whole = {
+        "gates": [{"text": "Is it {calm]?", "clause": "c"}],
+        "graded": [{"text": "How?", "clause": "c"}] * 2,
+    }
+    said = "Here: " + json.dumps(whole)
+    second = said.rindex('{"text"')
+    for end in range(second, len(said) - 3):
+        assert read_json(said[:end]) == {**whole, "graded": whole["graded"][:1]}
+    assert read_json(said[: said.index('"graded"') + 12]) == {"gates": whole["gates"]}
+    assert read_json(said + "\n" * 900 + "[") == whole
+
+
 @given(st.text(alphabet='[]{}",: a1', max_size=60))
 def test_reading_rubbish_ends_in_a_value_or_a_value_error(text: str) -> None:
     with contextlib.suppress(ValueError):

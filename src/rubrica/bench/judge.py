@@ -284,7 +284,7 @@ def vllm_seconds(
         model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(checkpoint("starter")).save_pretrained(folder)
         progress("vLLM starts")
-        with _server(python, Path(folder), dtype) as url:
+        with vllm_server(python, Path(folder), dtype) as url:
 
             def ask(group: Group) -> None:
                 bodies = [
@@ -310,11 +310,24 @@ def vllm_seconds(
 
 
 @contextmanager
-def _server(python: Path, folder: Path, dtype: DType) -> Iterator[str]:
+def vllm_server(python: Path, folder: Path, dtype: DType, *flags: str, context: int = 2048) -> Iterator[str]:
+    """Serve the checkpoint in ``folder`` as model ``m`` on loopback; give the URL once it is up.
+
+    ``flags`` are further ones of ``vllm serve``. Raises ``JudgeError`` with the last line of its log if it does not come up.
+    """
     port = 8400 + os.getpid() % 500
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    command += ["--served-model-name", "m", "--port", str(port), "--dtype", dtype, "--max-model-len", "2048"]
-    command += ["--enforce-eager", "--enable-prefix-caching", "--host", "127.0.0.1"]
+    command += [
+        "--served-model-name",
+        "m",
+        "--port",
+        str(port),
+        "--dtype",
+        dtype,
+        "--max-model-len",
+        str(context),
+    ]
+    command += ["--enforce-eager", "--enable-prefix-caching", "--host", "127.0.0.1", *flags]
     surroundings = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1"}
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=surroundings)

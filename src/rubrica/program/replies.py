@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from typing import Annotated, cast
 
@@ -12,8 +12,12 @@ from rubrica.core.config import Json
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _TRAILING_COMMA = re.compile(r",(\s*[\]}])")
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]')
+_CLOSING = {"{": "}", "[": "]"}
 _MAX_STARTS = 200
 """Brackets that are tried as the start of the JSON: a reply made of brackets must not take minutes."""
+_MAX_MENDED = 5
+"""Of those, the first so many whose JSON is mended."""
 
 # Lengths are bounded, so that a model under a grammar comes to an end; quotes, backslashes and control characters
 # are left out, because grammars made of these patterns do not escape them.
@@ -102,17 +106,36 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 def read_json(reply: str) -> Json:
     """The first JSON list or object in a reply, in a code fence or between sentences; ``ValueError`` if none.
 
-    Commas before a closing bracket are forgiven. Of nested candidates the outermost that parses is taken.
+    Commas before a closing bracket are forgiven, and a reply that was cut off counts up to its last whole part. Of
+    nested candidates the outermost that parses is taken.
     """
-    for text in (reply, _TRAILING_COMMA.sub(r"\1", reply)):
-        for start in [match.start() for match in re.finditer(r"[\[{]", text)][:_MAX_STARTS]:
+    for number, start in enumerate([match.start() for match in re.finditer(r"[\[{]", reply)][:_MAX_STARTS]):
+        for text in _readings(reply[start:], mend=number < _MAX_MENDED):
             try:
-                value: Json = json.JSONDecoder().raw_decode(text, start)[0]
+                value: Json = json.JSONDecoder().raw_decode(text)[0]
             except (ValueError, RecursionError):
                 continue
             if value:
                 return value
     raise ValueError("no JSON list or object in the reply")
+
+
+def _readings(text: str, *, mend: bool) -> Iterator[str]:
+    """The text as it is, without commas before a closing bracket, and closed behind its last whole part."""
+    yield text
+    if not mend:
+        return
+    bare = _TRAILING_COMMA.sub(r"\1", text)
+    yield bare
+    open_, end, needed = "", 0, ""
+    for found in _STRING_OR_BRACKET.finditer(bare):
+        if found[0] in _CLOSING:
+            open_ = _CLOSING[found[0]] + open_
+        elif found[0] == open_[:1]:
+            open_ = open_[1:]
+            end, needed = found.end(), open_
+    if open_:
+        yield bare[:end] + needed
 
 
 def one_line(value: object) -> str:
