@@ -54,16 +54,17 @@ def run_recipe(
 ) -> None:
     """Run a recipe with one progress line on stderr.
 
-    Ctrl-C (exit 130), a judge that fails too often, or a full disk leaves a run that the command ``again``
+    Ctrl-C (exit 130), a spent budget, a judge that fails too often, or a full disk leaves a run that the command ``again``
     goes on with. What a stage cannot be trained on stays so: that takes another run.
     ``quiet`` prints no result on stdout.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from rubrica.core.errors import JudgeError, ModelError, StorageError, TrainingError
+    from rubrica.core.errors import BudgetError, JudgeError, ModelError, StorageError, TrainingError
     from rubrica.recipes.align import align as run_align
     from rubrica.recipes.surroundings import default_surroundings
 
+    pauses = (BudgetError, JudgeError, ModelError, StorageError, TrainingError)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     screen = console(stderr=True)
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
@@ -82,9 +83,11 @@ def run_recipe(
                 surroundings=default_surroundings(),
                 source=source,
             )
-        except (KeyboardInterrupt, JudgeError, ModelError, StorageError, TrainingError) as error:
+        except (KeyboardInterrupt, *pauses) as error:
             bars.stop()
-            if isinstance(error, TrainingError):
+            if isinstance(error, BudgetError):
+                error_line(f"to go on: {again} --set budget.{error.cap}=MORE")
+            elif isinstance(error, TrainingError):
                 error_line("to start over: correct the recipe and choose another --out")
             elif (folder / "recipe.yaml").exists():
                 error_line(f"to go on: {again}")

@@ -68,10 +68,13 @@ def error_line(message: str) -> None:
 @contextmanager
 def how_to_go_on(kept: str) -> Iterator[None]:
     """Say, when long work is interrupted, that the same command goes on with what was ``kept``."""
-    from rubrica.core.errors import JudgeError, ModelError, StorageError
+    from rubrica.core.errors import BudgetError, JudgeError, ModelError, StorageError
 
     try:
         yield
+    except BudgetError as error:
+        error_line(f"to go on: run the same command again with a higher --max-{error.cap}; {kept}")
+        raise
     except (KeyboardInterrupt, JudgeError, ModelError, StorageError):
         error_line(f"to go on: run the same command again; {kept}")
         raise

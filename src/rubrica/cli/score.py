@@ -48,11 +48,22 @@ def score(
         bool, typer.Option("--full", help="Ask every question, also where the total is certain.")
     ] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="First rows only.")] = None,
+    max_calls: Annotated[
+        int | None, typer.Option("--max-calls", min=0, help="Stop before a question more, over all sessions.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=0, help="Stop before more tokens, over all sessions.")
+    ] = None,
+    max_money: Annotated[
+        float | None,
+        typer.Option("--max-money", min=0, help="Stop before more US dollars, by the judge's price."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Judge texts by a program. Run the same command again to go on after an interruption."""
     from rubrica.core.store import Store
-    from rubrica.judges.factory import check_spec, make_judge, read_judge
+    from rubrica.judges.budget import Budget, Purse
+    from rubrica.judges.factory import check_priced, check_spec, make_judge, read_judge
     from rubrica.program.program import load_program
     from rubrica.program.reward import RewardConfig
     from rubrica.recipes import score as scoring
@@ -63,8 +74,11 @@ def score(
     texts = given.texts if explain is None else scoring.select(given, explain)
     builtin = dict(default_surroundings().judges)
     check_spec(config, builtin)
+    if max_money is not None:
+        check_priced(config, "--max-money")
     with Store(_folder(out) / "store.sqlite") as store:
-        asked = make_judge(config, secret=store.secret, builtin=builtin)
+        purse = Purse(Budget(calls=max_calls, tokens=max_tokens, money=max_money), store, prefix="--max-")
+        asked = make_judge(config, secret=store.secret, builtin=builtin, purse=purse)
         with how_to_go_on(f"answers so far are in {store.path}"), progress_bar("questions") as progress:
             scored, usage = scoring.score_texts(
                 texts,

@@ -4,6 +4,7 @@ RubricaError
 ├── UsageError       the caller can mend it: a wrong key, file, flag or value    exit 2
 │   └── DataError    names the file and the line                               exit 2
 ├── JudgeError       a judge cannot be used, or the failure budget is spent      exit 1
+├── BudgetError      the run's cap on calls, tokens, money or hours is reached    exit 1
 ├── ModelError       a model cannot be loaded or cannot do what was asked        exit 1
 ├── StorageError     the run folder cannot be read or written: disk full ...     exit 1
 └── TrainingError    a stage stopped: non-finite reward, no usable example ...   exit 1
@@ -40,6 +41,14 @@ class DataError(UsageError):
 
 class JudgeError(RubricaError):
     """The judge cannot be used at all, or failed more often than the run's budget allows."""
+
+
+class BudgetError(RubricaError):
+    """A cap is reached; everything answered so far is stored. ``cap`` is its name: calls, tokens, money, hours."""
+
+    def __init__(self, cap: str, message: str) -> None:
+        super().__init__(message)
+        self.cap = cap
 
 
 class ModelError(RubricaError):

@@ -20,6 +20,15 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Price(Record):
+    """US dollars for a million tokens. There is no built-in list, because prices change."""
+
+    prompt: float = Field(ge=0, allow_inf_nan=False)
+    """Of tokens that the judge reads."""
+    completion: float = Field(ge=0, allow_inf_nan=False)
+    """Of tokens that it writes."""
+
+
 # --- constitution and program -------------------------------------------------------------------
 
 
@@ -387,6 +396,29 @@ class Usage(Record):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+
+
+class Expense(Record):
+    """One line of a run's account: what one judge answered to one question, summed over texts."""
+
+    judge: str
+    """Fingerprint of the judge, or name of the model that was asked."""
+    question_id: Slug
+    answer: NonEmpty
+    """A label, another outcome, or ``cached``: known before, hence not asked."""
+    count: int = 1
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    """Time of the calls, which may have been under way together."""
+
+
+class PricedJudge(Record):
+    """What the tokens of a judge cost, as the run was told."""
+
+    judge: str
+    """Fingerprint of the judge."""
+    price: Price | None
 
 
 class EvalResult(Record):

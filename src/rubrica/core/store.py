@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from rubrica.core.errors import StorageError, UsageError
-from rubrica.core.records import Outcome, Record, Verdict
+from rubrica.core.records import Expense, Outcome, Record, Verdict
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -29,6 +29,10 @@ CREATE TABLE IF NOT EXISTS failures(key TEXT NOT NULL, verdict TEXT NOT NULL, at
 CREATE TABLE IF NOT EXISTS records(
     kind TEXT NOT NULL, id TEXT NOT NULL, stage TEXT NOT NULL, step INTEGER NOT NULL, record TEXT NOT NULL,
     PRIMARY KEY(kind, stage, id));
+CREATE TABLE IF NOT EXISTS account(
+    judge TEXT NOT NULL, question TEXT NOT NULL, answer TEXT NOT NULL, count INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL,
+    PRIMARY KEY(judge, question, answer)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_step ON records(kind, stage, step);
 """
 _REUSABLE = {Outcome.ANSWERED, Outcome.NOT_APPLICABLE, Outcome.ABSTAINED}
@@ -171,6 +175,27 @@ class Store(Closing):
                 self._db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("verdicts", "failures")
             ]
         return counts[0], counts[1]
+
+    # --- account ---
+
+    def charge(self, expense: Expense) -> None:
+        """Add to the account of (judge, question, answer)."""
+        with self._lock, _storage(self.path, "write the account"):
+            self._db.execute(
+                "INSERT INTO account VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "count = count + excluded.count, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
+                "completion_tokens = completion_tokens + excluded.completion_tokens, "
+                "seconds = seconds + excluded.seconds",
+                tuple(expense.model_dump().values()),
+            )
+
+    def account(self) -> list[Expense]:
+        """Return the lines of the account; none for a store that an earlier version wrote."""
+        with self._lock, _storage(self.path, "read"):
+            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'account'").fetchone():
+                return []
+            rows = self._db.execute("SELECT * FROM account ORDER BY judge, question, answer").fetchall()
+        return [Expense(**dict(zip(Expense.model_fields, row, strict=True))) for row in rows]
 
     # --- records ---
 

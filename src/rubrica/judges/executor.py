@@ -7,7 +7,7 @@ the store as it arrives. The totals equal those of asking everything.
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.ports import Judge
 from rubrica.core.records import (
+    Expense,
     Outcome,
     Program,
     Prompt,
@@ -60,6 +61,8 @@ class _Text:
     """Question id -> verdict key."""
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     tries: dict[str, int] = field(default_factory=dict)
+    found: set[str] = field(default_factory=set)
+    """Questions whose answer the store knew."""
 
 
 class Executor:
@@ -112,9 +115,9 @@ class Executor:
         self._done = self._total
         self._report()
         cards = {digest: self._card(text) for digest, text in texts.items()}
-        self._count(texts, digests, found)
         fingerprint = self._judge.fingerprint
         with self._store.batch():
+            self._count(texts, digests)
             for digest, text in texts.items():
                 id = card_id(text.prompt, text.text, self._program, fingerprint)
                 self._store.put("scorecard", id, cards[digest])
@@ -141,6 +144,7 @@ class Executor:
                 if key in known:
                     text.verdicts[question_id] = _named(known[key], question_id)
                     text.tries[question_id] = self._retries + 1  # an abstention in the store is final
+                    text.found.add(question_id)
                     count += 1
         return count
 
@@ -231,14 +235,23 @@ class Executor:
     def _card(self, text: _Text) -> Scorecard:
         return pool(self._program, text.verdicts, veto=self._veto, judge=self._judge.fingerprint)
 
-    def _count(self, texts: Mapping[str, _Text], digests: Sequence[str], found: int) -> None:
-        """Add skipped and cached questions to the usage; a copy of a text costs nothing, so it is cached."""
-        cached, skipped, seen = found, 0, set[str]()
+    def _count(self, texts: Mapping[str, _Text], digests: Sequence[str]) -> None:
+        """Enter skipped and cached questions into usage and account; a copy of a text costs nothing: cached."""
+        spared: Counter[tuple[str, str]] = Counter()
+        seen: set[str] = set()
         for digest in digests:
             text = texts[digest]
-            skipped += len(self._questions) - len(text.verdicts)
-            cached += len(text.verdicts) if digest in seen else 0
+            for question in self._questions:
+                if question.id not in text.verdicts:
+                    spared[question.id, Outcome.SKIPPED.value] += 1
+                elif digest in seen or question.id in text.found:
+                    spared[question.id, "cached"] += 1
             seen.add(digest)
+        for (id, why), count in spared.items():
+            expense = Expense(judge=self._judge.fingerprint, question_id=id, answer=why, count=count)
+            self._store.charge(expense)
+        skipped = sum(count for (_, why), count in spared.items() if why != "cached")
+        cached = spared.total() - skipped
         self.usage = self.usage.model_copy(
             update={"cached": self.usage.cached + cached, "skipped": self.usage.skipped + skipped}
         )

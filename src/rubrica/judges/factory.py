@@ -9,7 +9,8 @@ from pydantic import Field, ValidationError
 from rubrica.core.config import Config, Json, load_config
 from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import Judge
-from rubrica.core.records import NonEmpty
+from rubrica.core.records import NonEmpty, Price
+from rubrica.judges.budget import LABEL_TOKENS, Purse
 from rubrica.judges.template import Mode
 
 EXAMPLES = "lab, lab-oracle, local:PATH, openai:MODEL@http://localhost:8000/v1"
@@ -41,6 +42,8 @@ class JudgeConfig(Config):
     """Servers: environment variable that holds the key; a server without keys needs none."""
     version: str = ""
     """Servers: a name for the weights, where the same model name has served others; new verdicts for a new one."""
+    price: Price | None = None
+    """US dollars for a million tokens, ``{prompt: ..., completion: ...}``, for forecast, budget and report."""
 
 
 _OPERATIONAL = {
@@ -52,8 +55,9 @@ _OPERATIONAL = {
     "max_tokens",
     "batch_tokens",
     "api_key_env",
+    "price",
 }
-"""How a judge is reached, not who it is."""
+"""How a judge is reached and paid, not who it is."""
 
 
 class Server(NamedTuple):
@@ -95,16 +99,29 @@ def local_of(spec: str) -> str:
 
 
 def make_judge(
-    config: str | JudgeConfig, *, secret: str, builtin: Mapping[str, Callable[[], Judge]]
+    config: str | JudgeConfig,
+    *,
+    secret: str,
+    builtin: Mapping[str, Callable[[], Judge]],
+    purse: Purse | None = None,
 ) -> Judge:
     """Build the judge that ``config`` names; ``builtin`` makes those that ship with Rubrica.
 
-    ``secret`` is the store's: it keys the fence around the text under judgment. Raises ``UsageError`` when
-    the spec names no kind of judge, and what loading the judge raises.
+    ``secret`` is the store's: it keys the fence around the text under judgment. All that is asked goes
+    through ``purse``. Raises ``UsageError`` when the spec names no kind of judge, and what loading the judge
+    raises.
     """
     check_spec(config, builtin)
     if isinstance(config, str):
         config = JudgeConfig(spec=config)
+    judge = _open(config, secret, builtin)
+    if purse is None:
+        return judge
+    room = config.max_tokens if config.mode == "reason" else LABEL_TOKENS
+    return purse.meter(judge, config.price, room)
+
+
+def _open(config: JudgeConfig, secret: str, builtin: Mapping[str, Callable[[], Judge]]) -> Judge:
     spec = config.spec.strip()
     if spec in builtin:
         return builtin[spec]()
@@ -130,6 +147,17 @@ def check_spec(config: str | JudgeConfig, builtin: Collection[str]) -> None:
         raise UsageError(
             f"judge {spec!r}: expected openai:MODEL@URL with a full URL, "
             "for example openai:my-model@http://localhost:8000/v1"
+        )
+
+
+def check_priced(config: str | JudgeConfig, cap: str) -> None:
+    """Raise ``UsageError`` when ``cap`` on money meets a judge behind a server without a price."""
+    if isinstance(config, str):
+        config = JudgeConfig(spec=config)
+    if server_of(config.spec) and config.price is None:
+        raise UsageError(
+            f"{cap}: judge {config.spec!r} has no price; write it as a mapping with price: {{prompt: ..., "
+            "completion: ...}, US dollars for a million tokens"
         )
 
 

@@ -11,12 +11,13 @@ from rubrica.core.data import load_prompts
 from rubrica.core.errors import UsageError
 from rubrica.core.records import Prompt
 from rubrica.core.run import Run, Stage, disk_errors, write_json
+from rubrica.judges.budget import Purse
 from rubrica.judges.factory import make_judge
 from rubrica.recipes.checks import check_prompt_files, check_recipe, program_of
 from rubrica.recipes.config import Grpo, Recipe, StageConfig, ThinkSft, recipe_identity
 from rubrica.recipes.context import Context, Progress, Surroundings, Weights
 from rubrica.recipes.prompts import StagePrompts, arrange, on_hub
-from rubrica.recipes.spending import Spending
+from rubrica.recipes.spending import WHOLE_RUN, Spending
 
 Announce = Callable[[str], None]
 """Gets one line about what was done, with its time."""
@@ -52,7 +53,9 @@ def align(
     run = Run.start(out, recipe, program, seed=recipe.seed, resume=resume, identity=recipe_identity)
     with run, quiet():
         _keep_prompts(run, prompts)
-        judge = make_judge(recipe.judge, secret=run.store.secret, builtin=dict(around.judges))
+        clock = Spending(run.store, WHOLE_RUN)
+        purse = Purse(recipe.budget, run.store, hours=lambda: clock.total().seconds / 3600)
+        judge = make_judge(recipe.judge, secret=run.store.secret, builtin=dict(around.judges), purse=purse)
         context = Context(
             recipe=recipe,
             run=run,
@@ -64,6 +67,8 @@ def align(
             thresholds=dict(getattr(judge, "veto_thresholds", {})),
             surroundings=around,
             progress=progress,
+            clock=clock,
+            purse=purse,
         )
         say = announce or (lambda line: None)
         _evaluate(context, "starter", say)

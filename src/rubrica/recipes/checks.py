@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rubrica.core.errors import UsageError
 from rubrica.core.records import Program
-from rubrica.judges.factory import check_spec
+from rubrica.judges.factory import check_priced, check_spec
 from rubrica.methods.qa_lign import missing_phrases
 from rubrica.program.program import load_program
 from rubrica.recipes.config import Recipe, ThinkSft
@@ -35,10 +35,12 @@ def check_recipe(recipe: Recipe, program: Program, source: str, surroundings: Su
     for suite in recipe.evaluate.suites:
         if surroundings.check_suite is not None:
             surroundings.check_suite(suite)
-    check_spec(recipe.judge, surroundings.judges)
+    for judge in (recipe.judge, *(stage.reference for stage in recipe.stages)):
+        if judge is not None:
+            check_spec(judge, surroundings.judges)
+            if recipe.budget.money is not None:
+                check_priced(judge, f"{source}: budget.money")
     for stage in recipe.stages:
-        if stage.reference is not None:
-            check_spec(stage.reference, surroundings.judges)
         if not isinstance(stage, ThinkSft):
             continue
         if stage.reflection == "template":

@@ -11,11 +11,14 @@ from pydantic import AfterValidator, Field, JsonValue, model_validator
 from rubrica.core.attempt import Tags
 from rubrica.core.config import Config, Json
 from rubrica.core.records import NonEmpty, Sampling, Slug
+from rubrica.judges.budget import Budget
 from rubrica.judges.factory import JudgeConfig, judge_identity
 from rubrica.program.reward import RewardConfig
 
 _JUDGES = ("judge", "reference")
 """Keys of a recipe or a stage that name a judge."""
+_OPERATIONAL = ("budget",)
+"""Keys of a recipe or a stage that change no result."""
 DType = Literal["float32", "bfloat16", "float16"]
 MOST = 10_000_000
 """No count of a recipe may be larger: a slip of the pen is refused before it fills the memory."""
@@ -202,6 +205,8 @@ class Recipe(Config):
     """What is done, in order."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What is measured."""
+    budget: Budget = Budget()
+    """Where the run pauses; a higher one and ``--resume`` go on (own: nowhere)."""
 
     @model_validator(mode="after")
     def _one_think_sft(self) -> Self:
@@ -214,11 +219,15 @@ class Recipe(Config):
 def recipe_identity(recipe: Json) -> Json:
     """Return what of a recipe's plain values must be the same for its run to go on.
 
-    A judge may have moved to another URL, and may be asked faster or slower.
+    A judge may have moved to another URL, and may be asked faster or slower; the budget may be another.
     """
     if not isinstance(recipe, dict):
         return recipe
-    found = {key: judge_identity(value) if key in _JUDGES else value for key, value in recipe.items()}
+    found = {
+        key: judge_identity(value) if key in _JUDGES else value
+        for key, value in recipe.items()
+        if key not in _OPERATIONAL
+    }
     if isinstance(stages := found.get("stages"), list):
         found["stages"] = [recipe_identity(stage) for stage in stages]
     return found

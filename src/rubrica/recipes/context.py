@@ -8,6 +8,7 @@ from rubrica.core.errors import UsageError
 from rubrica.core.ports import Judge
 from rubrica.core.records import EvalResult, Program, Prompt
 from rubrica.core.run import Run
+from rubrica.judges.budget import Purse
 from rubrica.judges.factory import JudgeConfig, make_judge
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.prompts import StagePrompts
@@ -84,11 +85,18 @@ class Context:
     progress: Progress | None = None
     spending: Spending | None = None
     """What the stage costs that is under way."""
+    clock: Spending | None = None
+    """Time of the whole run."""
+    purse: Purse | None = None
+    """The run's budget and account, through which every judge is asked."""
 
     def report(self, label: str, done: int, total: int) -> None:
-        """Report progress, and keep what the stage has cost so far."""
-        if self.spending is not None:
-            self.spending.keep()
+        """Report progress, and keep what run and stage have cost so far; ``BudgetError`` when time is up."""
+        for kept in (self.spending, self.clock):
+            if kept is not None:
+                kept.keep()
+        if self.purse is not None:
+            self.purse.check_hours()
         if self.progress is not None:
             self.progress(label, done, total)
 
@@ -97,4 +105,9 @@ def reference_judge(context: Context, spec: str | JudgeConfig | None) -> Judge |
     """Return the second judge that a stage names, if it does."""
     if spec is None:
         return None
-    return make_judge(spec, secret=context.run.store.secret, builtin=dict(context.surroundings.judges))
+    return make_judge(
+        spec,
+        secret=context.run.store.secret,
+        builtin=dict(context.surroundings.judges),
+        purse=context.purse,
+    )

@@ -8,6 +8,8 @@ from rubrica.judges.executor import Executor
 
 SESSION = "session"
 """Kind under which sessions lie in the store."""
+WHOLE_RUN = "run"
+"""In place of a stage: the run from its start, evaluation included."""
 _KEEP_SECONDS = 1.0
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from rubrica.core.attempt import parse, render
 from rubrica.core.errors import JudgeError, RubricaError, TrainingError
-from rubrica.core.ports import Generator
+from rubrica.core.ports import Completer, Generator
 from rubrica.core.records import Prompt, Response, ThinkExample
 from rubrica.core.run import Stage
 from rubrica.judges.executor import Executor
@@ -23,7 +23,7 @@ from rubrica.recipes.models import (
     open_generator,
     training_start,
 )
-from rubrica.recipes.writer import open_writer
+from rubrica.recipes.writer import JudgeWriter, open_writer
 from rubrica.train.sft import TokenRow, train_sft
 
 
@@ -108,7 +108,7 @@ def reflection_writer(context: Context, config: ThinkSft) -> Reflect:
     """
     if config.reflection == "judge":
         titles = [d.title for p in context.program.principles for d in p.dimensions]
-        writer = open_writer(context.recipe.judge)
+        writer = _metered(context, open_writer(context.recipe.judge))
         return written_by(writer, context.run.store.secret, titles, context.recipe.tags)
     phrases = config.phrases
     check_phrases(config, context.program, context.source)
@@ -117,6 +117,13 @@ def reflection_writer(context: Context, config: ThinkSft) -> Reflect:
         return templated_reflection(weakness.question.id, phrases)
 
     return reflect
+
+
+def _metered(context: Context, writer: JudgeWriter) -> Completer:
+    if context.purse is None:
+        return writer
+    judge = context.recipe.judge
+    return context.purse.writer(writer, writer.name, None if isinstance(judge, str) else judge.price)
 
 
 def answer_plainly(

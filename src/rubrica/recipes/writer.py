@@ -17,6 +17,11 @@ class JudgeWriter:
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
 
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self._generator.name
+
     def complete(self, prompt: str, max_tokens: int) -> str:
         """Return the likeliest answer to ``prompt``, at most ``max_tokens`` of it; what the generator raises."""
         asked = Prompt(id="reflection", messages=(Message(role="user", content=prompt),))
