@@ -79,8 +79,19 @@ def replaces(attack: Attack) -> bool:
     return "{text}" not in attack.form
 
 
-def apply(attack: Attack, text: str, *, questions: Sequence[Question] = (), marker: str = GUESS) -> str:
-    """Return the hostile text. ``questions`` are those of the program; ``marker`` what the author holds for the mark."""
+def apply(
+    attack: Attack,
+    text: str,
+    *,
+    questions: Sequence[Question] = (),
+    marker: str = GUESS,
+    flood: int = FLOOD,
+) -> str:
+    """Return the hostile text.
+
+    ``questions`` are those of the program, ``marker`` what the author holds for the mark, ``flood`` the characters
+    of a flood.
+    """
     lines = [f"{question.text} {ideal(question)}" for question in questions]
     spell = _SPELLINGS[attack.disguise] if attack.disguise else str
     own = {
@@ -98,7 +109,7 @@ def apply(attack: Attack, text: str, *, questions: Sequence[Question] = (), mark
                 parts[index] = _SPELLINGS[attack.respell](text) if attack.respell else text
             elif name == "flood":
                 unit = fill(attack.flood)
-                parts[index] = (unit * (FLOOD // len(unit) + 1))[:FLOOD]
+                parts[index] = (unit * (flood // len(unit) + 1))[:flood]
             else:
                 parts[index] = spell(own[name])
         return "".join(parts)

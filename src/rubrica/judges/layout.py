@@ -15,6 +15,7 @@ from rubrica.control import ControlTokens
 from rubrica.core.config import Config, content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.records import Label, Query
+from rubrica.judges.hostile import NEUTRAL, visible
 from rubrica.judges.template import TEMPLATE, TEMPLATE_HASH, fence_marker, segments
 
 LAB_SPECIALS = ("<|user|>", "<|assistant|>", "<|text|>", "<|question|>", "<|verdict|>")
@@ -152,9 +153,11 @@ def lab_layout(card: JudgeCard) -> Layout:
             if index:
                 turn = card.assistant if message.role == "assistant" else card.user
                 conversation.append(Piece(turn, True))
-            conversation.append(Piece(message.content, False))
-        shared = (Piece(head, True), *conversation, Piece(middle, True), Piece(query.text, False))
-        return Parts(shared, (Piece(tail, True), Piece(query.question.text, False), Piece(end, True)))
+            conversation.append(Piece(visible(message.content), False))
+        shared = (Piece(head, True), *conversation, Piece(middle, True), Piece(visible(query.text), False))
+        return Parts(
+            shared, (Piece(tail, True), Piece(visible(query.question.text), False), Piece(end, True))
+        )
 
     return parts
 
@@ -203,7 +206,7 @@ def choose_layout(tokenizer: Tokenizer, card: JudgeCard | None, secret: str) -> 
                     f"rubrica_judge.json: {special!r} is not one control token of the tokenizer; "
                     "expected every entry of 'specials' to be an added token"
                 )
-        return lab_layout(card), f"lab/{content_hash(card.template)}", card
+        return lab_layout(card), f"lab/{NEUTRAL}/{content_hash(card.template)}", card
     identity = f"{TEMPLATE}/{TEMPLATE_HASH}"
     if tokenizer.chat_template:
         frame = content_hash(list(_chat_frame(tokenizer)))

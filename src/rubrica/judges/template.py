@@ -4,28 +4,29 @@ Order as in QA-LIGN (arXiv 2506.08123, appendix A): instruction, conversation, a
 ours. The question stands last, so that every question about a text shares one prefix.
 
 The text under judgment is hostile. It stands between two lines that carry a marker which its author cannot
-know, every line of it is quoted with ``> ``, so that none can be a fence, a heading or the question, and
-control tokens of chat models are broken up, so that no tokenizer reads one inside it.
+know, and :mod:`rubrica.judges.hostile` quotes every line of it, so that none can be a fence, a heading, a turn
+or the question, and no tokenizer reads a control token inside it.
 """
 
 import hashlib
 import hmac
 import re
-import unicodedata
-from functools import lru_cache
 from importlib import resources
 from typing import Literal, NamedTuple
 
 from rubrica.core.records import Message, Prompt, Query, Wording
+from rubrica.judges.hostile import NEUTRAL, one_line
+from rubrica.judges.hostile import quote as quote
 from rubrica.program.pooling import allowed_labels as allowed_labels
 
 Mode = Literal["label", "reason"]
-TEMPLATE = "examiner-1"
-"""Name and version of the wording; with :data:`TEMPLATE_HASH` part of every judge's fingerprint."""
+TEMPLATE = f"examiner-2.{NEUTRAL}"
+"""Version of the wording and of what is done to texts; with :data:`TEMPLATE_HASH` part of a judge's fingerprint."""
 
 _FILES = (
     "system",
     "conversation",
+    "turn",
     "answer",
     "question",
     "gate",
@@ -50,13 +51,8 @@ WORDINGS_HASH = hashlib.sha256(repr(sorted(_CHANGED.items())).encode()).hexdiges
 """Identity of the wordings other than the standard one."""
 TEMPLATE_HASH = hashlib.sha256("\0".join(_PARTS[name] for name in _FILES).encode()).hexdigest()[:12]
 
-_PLACEHOLDER = re.compile(r"\{(marker|conversation|answer|question|scale|reply|labels)\}")
-# ``<|im_end|>`` and its kin, sentence and turn marks, Llama 2's brackets: a blank breaks each of them.
-_CONTROL = re.compile(
-    r"<(?=[|｜])|(?<=[|｜])>|<(?=/?(?:s|bos|eos|pad|unk|mask|think|start_of_turn|end_of_turn|tool_call)>)"
-    r"|<(?=</?SYS>>)|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])",
-    re.IGNORECASE,
-)
+_PLACEHOLDER = re.compile(r"\{(marker|role|conversation|answer|question|scale|reply|labels)\}")
+_ROLES = {"system": "THE SYSTEM", "user": "THE HUMAN", "assistant": "THE ASSISTANT"}
 
 
 class Segments(NamedTuple):
@@ -89,9 +85,7 @@ def segments(query: Query, marker: str, mode: Mode = "label") -> Segments:
     if query.wording is Wording.OPTIONS_REVERSED:
         labels = labels[::-1]
     reply = _fill(parts[f"reply-{mode}"], labels=", ".join(labels)).strip()
-    conversation = _fill(
-        parts["conversation"], marker=marker, conversation=quote(_transcript(query.prompt), marker)
-    )
+    conversation = _fill(parts["conversation"], marker=marker, conversation=transcript(query.prompt, marker))
     answer = _fill(parts["answer"], marker=marker, answer=quote(query.text, marker))
     first = query.wording is Wording.QUESTION_FIRST
     return Segments(
@@ -100,7 +94,7 @@ def segments(query: Query, marker: str, mode: Mode = "label") -> Segments:
         answer="" if first else answer,
         question=_fill(
             parts["question"],
-            question=_plain(question.text, marker),
+            question=one_line(question.text, marker),
             conversation=conversation,
             answer=answer,
             scale=parts[scale].strip(),
@@ -115,32 +109,15 @@ def chat_messages(query: Query, marker: str, mode: Mode = "label") -> tuple[Mess
     return (Message(role="system", content=parts.system), Message(role="user", content=parts.user))
 
 
-@lru_cache(maxsize=128)  # the questions about one text follow each other
-def quote(text: str, marker: str) -> str:
-    """Quote hostile text: every line behind ``> ``, no marker, no control token."""
-    return "\n".join(f"> {_plain(line, marker)}" for line in text.splitlines() or [""])
-
-
-def _plain(text: str, marker: str) -> str:
-    """Break control tokens, and remove the marker in whatever disguise it comes."""
-    text = _CONTROL.sub(lambda match: f"{match[0]} " if match[0] != ">" else " >", text)
-    if marker not in _skeleton(text):
-        return text
-    text = text.replace(marker, "[mark]")
-    return text if marker not in _skeleton(text) else "[a line that imitates the mark was removed]"
-
-
-def _skeleton(text: str) -> str:
-    """Return ``text`` as a careless reader sees it: compatibility forms folded, letters and digits only."""
-    return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
-
-
-def _transcript(prompt: Prompt) -> str:
-    if len(prompt.messages) == 1 and prompt.messages[0].role == "user":
-        return prompt.messages[0].content
-    names = {"system": "System", "user": "Human", "assistant": "Assistant"}
-    # Further lines are indented, so that no turn can contain what looks like another.
-    return "\n".join(f"{names[m.role]}: " + "\n  ".join(m.content.splitlines()) for m in prompt.messages)
+def transcript(prompt: Prompt, marker: str) -> str:
+    """Return the quoted conversation; before each turn of several stands a line that only who knows the marker writes."""
+    turns = prompt.messages
+    if len(turns) == 1 and turns[0].role == "user":
+        return quote(turns[0].content, marker)
+    return "\n".join(
+        _fill(_PARTS["turn"], marker=marker, role=_ROLES[turn.role]) + quote(turn.content, marker)
+        for turn in turns
+    )
 
 
 def _fill(part: str, **values: str) -> str:

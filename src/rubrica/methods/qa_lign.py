@@ -117,7 +117,7 @@ def reflection_request(weakness: Weakness, conversation: str, answer: str, marke
 
     ``conversation`` and ``answer`` must be quoted already, and ``marker`` must be the one they were quoted for.
     """
-    found = f"{weakness.question.text}\nAnswer: {weakness.verdict.label}"
+    found = f"{' '.join(weakness.question.text.split())}\nAnswer: {weakness.verdict.label}"
     values = {"marker": marker, "conversation": conversation, "answer": answer, "weakness": found}
     return _PLACEHOLDER.sub(lambda match: values[match[1]], _REFLECTION).strip()
 

@@ -24,7 +24,7 @@ from rubrica.core.records import (
 )
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor, card_id
-from rubrica.judges.template import fence_marker, quote
+from rubrica.judges.template import fence_marker, quote, transcript
 from rubrica.methods.qa_lign import (
     NO_TOTAL,
     NOTHING_TO_MEND,
@@ -256,8 +256,7 @@ def written_by(completer: Completer, secret: str, titles: Sequence[str], tags: T
     marker = fence_marker(secret)
 
     def reflect(prompt: Prompt, draft: str, weakness: Weakness) -> str:
-        conversation = "\n".join(f"{m.role}: {m.content}" for m in prompt.messages)
-        request = reflection_request(weakness, quote(conversation, marker), quote(draft, marker), marker)
+        request = reflection_request(weakness, transcript(prompt, marker), quote(draft, marker), marker)
         problem = ""
         for _ in range(TRIES):
             asked = f"{request}\n\nYour last try {problem}. Write it anew." if problem else request
