@@ -1,7 +1,7 @@
 """``rubrica score``: scorecards of given texts, and the accuracy on preference pairs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -27,20 +27,22 @@ if TYPE_CHECKING:
 
 
 def score(
-    program: Annotated[str, typer.Option("--program", help="A library name (hhh, lab) or a YAML file.")],
+    program: Annotated[
+        str | None, typer.Option("--program", help="A library name (hhh, lab) or a YAML file.")
+    ] = None,
     judge: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--judge", help="lab, lab-oracle, local:PATH, openai:MODEL@URL, or a YAML file with options."
         ),
-    ],
+    ] = None,
     source: Annotated[
-        Path,
+        Path | None,
         typer.Option("--input", metavar="FILE", help="Rows with prompt and response, or chosen/rejected."),
-    ],
+    ] = None,
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Store and scorecards; goes on from there.")
-    ],
+        Path | None, typer.Option("--out", metavar="DIR", help="Store and scorecards; goes on from there.")
+    ] = None,
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="ID", help="Judge and show this text or pair only.")
     ] = None,
@@ -58,26 +60,85 @@ def score(
         float | None,
         typer.Option("--max-money", min=0, help="Stop before more US dollars, by the judge's price."),
     ] = None,
+    reward: Annotated[
+        str | None, typer.Option("--reward", metavar="PRESET", help="rubrica (default) or qa-lign.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="reward.KEY or pooling.KEY, as in a recipe and a program."),
+    ] = None,
+    stored: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="What if: value the verdicts of a run or a score DIR anew, ask nobody.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Judge texts by a program. Run the same command again to go on after an interruption."""
+    """Judge texts by a program. Run the same command again to go on after an interruption.
+
+    With --from no judge is asked: the verdicts of a run, or of an earlier score, are pooled again under another
+    --reward, --set or --program, and what changes in rewards, advantages and ranks is shown.
+    """
+    from rubrica.cli.what_if import what_if
+    from rubrica.core.errors import UsageError
+
+    chosen = settings or []
+    asks: dict[str, object] = {"--judge": judge, "--input": source, "--out": out}
+    if stored is not None:
+        spare = {**asks, "--explain": explain, "--full": full or None, "--limit": limit}
+        spare |= {"--max-calls": max_calls, "--max-tokens": max_tokens, "--max-money": max_money}
+        if given := [flag for flag, value in spare.items() if value is not None]:
+            raise UsageError(
+                f"{given[0]}: has no use with --from, which asks no judge; leave one of them out"
+            )
+        what_if(stored, program, reward, chosen, as_json=as_json)
+    elif program is None or judge is None or source is None or out is None:
+        missing = [flag for flag, value in {"--program": program, **asks}.items() if value is None]
+        raise UsageError(f"{', '.join(missing)}: missing; or --from RUN, to value stored verdicts anew")
+    else:
+        wanted = _Wanted(program, judge, source, out, explain, full, limit, reward, chosen)
+        caps = {"calls": max_calls, "tokens": max_tokens, "money": max_money}
+        _judge_texts(wanted, caps, as_json=as_json)
+
+
+class _Wanted(NamedTuple):
+    """What is judged, by whom, and under which rule."""
+
+    program: str
+    judge: str
+    source: Path
+    out: Path
+    explain: str | None
+    full: bool
+    limit: int | None
+    preset: str | None
+    settings: "Sequence[str]"
+
+
+def _judge_texts(wanted: _Wanted, caps: "dict[str, float | None]", *, as_json: bool) -> None:
     from rubrica.core.store import Store
     from rubrica.judges.budget import Budget, Purse
     from rubrica.judges.factory import check_priced, check_spec, make_judge, read_judge
     from rubrica.program.program import load_program
-    from rubrica.program.reward import RewardConfig
     from rubrica.recipes import score as scoring
     from rubrica.recipes.surroundings import default_surroundings
+    from rubrica.recipes.what_if import Rule, other_rule
 
-    loaded, config = load_program(program), read_judge(judge)
-    given = scoring.read_input(source, limit)
+    loaded, config = load_program(wanted.program), read_judge(wanted.judge)
+    out, explain = wanted.out, wanted.explain
+    rule = other_rule(Rule(pooling=loaded.pooling), wanted.preset, wanted.settings)
+    loaded = loaded.model_copy(update={"pooling": rule.pooling})
+    given = scoring.read_input(wanted.source, wanted.limit)
     texts = given.texts if explain is None else scoring.select(given, explain)
     builtin = dict(default_surroundings().judges)
     check_spec(config, builtin)
-    if max_money is not None:
+    if caps["money"] is not None:
         check_priced(config, "--max-money")
     with Store(_folder(out) / "store.sqlite") as store:
-        purse = Purse(Budget(calls=max_calls, tokens=max_tokens, money=max_money), store, prefix="--max-")
+        purse = Purse(Budget.model_validate(caps), store, prefix="--max-")
         asked = make_judge(config, secret=store.secret, builtin=builtin, purse=purse)
         with how_to_go_on(f"answers so far are in {store.path}"), progress_bar("questions") as progress:
             scored, usage = scoring.score_texts(
@@ -85,14 +146,14 @@ def score(
                 asked,
                 store,
                 program=loaded,
-                reward=RewardConfig(),
-                full=full or explain is not None,
+                reward=rule.reward,
+                full=wanted.full or explain is not None,
                 progress=progress,
             )
     if explain is not None:
         _show_trees(loaded, scored, as_json=as_json)
     else:
-        path = scoring.write_cards(scored, out)
+        path = scoring.write_cards(scored, out, loaded, rule.reward, pairs=given.paired)
         report = scoring.report_of(scored, usage, given, asked.fingerprint)
         _show_report(report, path, as_json=as_json)
     if any(found.card.total is None for found in scored):

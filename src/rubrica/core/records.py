@@ -302,6 +302,14 @@ class Scorecard(Record):
     """Protected gates that failed with enough certainty to set the total to -1."""
 
 
+class VetoThresholds(Record):
+    """With which fitted thresholds a judge's verdicts became totals."""
+
+    judge: str
+    thresholds: dict[Slug, float]
+    """Probability of FALSE from which a protected gate vetoes, by question id."""
+
+
 class Preference(Record):
     """A pair of answers to one prompt, one of them preferred."""
 

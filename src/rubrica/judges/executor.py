@@ -25,12 +25,15 @@ from rubrica.core.records import (
     Scorecard,
     Usage,
     Verdict,
+    VetoThresholds,
 )
 from rubrica.core.store import Store
 from rubrica.program.pooling import allowed_labels, label_of, pool, undecided
 from rubrica.program.program import program_hash, question_hash, questions
 from rubrica.program.reward import RewardConfig
 
+VETO = "veto"
+"""Kind under which the veto thresholds of a judge lie in the store, by its fingerprint."""
 Progress = Callable[[int, int], None]
 _BROKEN = {Outcome.FAILED, Outcome.UNPARSEABLE, Outcome.SKIPPED}
 
@@ -89,6 +92,7 @@ class Executor:
         self._judge, self._store, self._program = judge, store, program
         self._questions = [question for _, _, question in questions(program)]
         self._veto = reward.veto(thresholds)
+        self._thresholds = dict(thresholds or {})
         self._retries, self._progress = retries, progress
         self._max_failure_rate = max_failure_rate
         self._recent: deque[bool] = deque(maxlen=max(failure_window, 50))
@@ -118,6 +122,8 @@ class Executor:
         fingerprint = self._judge.fingerprint
         with self._store.batch():
             self._count(texts, digests)
+            used = VetoThresholds(judge=fingerprint, thresholds=self._thresholds)
+            self._store.put(VETO, fingerprint, used)
             for digest, text in texts.items():
                 id = card_id(text.prompt, text.text, self._program, fingerprint)
                 self._store.put("scorecard", id, cards[digest])

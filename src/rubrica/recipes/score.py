@@ -7,17 +7,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
+from rubrica.core.config import Config, dump_yaml, load_config
 from rubrica.core.data import Skipped, Text, holds_pairs, load_pairs, load_texts
-from rubrica.core.errors import UsageError, nearest
+from rubrica.core.errors import DataError, UsageError, nearest
 from rubrica.core.ports import Judge
 from rubrica.core.records import Estimate, Program, Prompt, Record, Scorecard, Usage
-from rubrica.core.run import write_jsonl
+from rubrica.core.run import write_atomic, write_jsonl
 from rubrica.core.stats import mean_interval, wilson
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor
 from rubrica.program.reward import RewardConfig
 
 SIDES = ("chosen", "rejected")
+CARDS, PROGRAM, SCORING = "scorecards.jsonl", "program.yaml", "scoring.yaml"
+"""What ``rubrica score`` leaves behind, beside the store."""
 
 
 class ScoredText(Record):
@@ -161,8 +166,43 @@ def accuracy(totals: Sequence[float | None]) -> Accuracy:
     )
 
 
-def write_cards(scored: Sequence[ScoredText], folder: Path) -> Path:
-    """Write ``scorecards.jsonl`` and return its path."""
-    path = folder / "scorecards.jsonl"
+class Scoring(Config):
+    """How scorecards came about: ``scoring.yaml``."""
+
+    reward: RewardConfig = RewardConfig()
+    """Preset under which the totals were pooled."""
+    pairs: bool = False
+    """Rows alternate between the chosen and the rejected answer."""
+
+
+def write_cards(
+    scored: Sequence[ScoredText], folder: Path, program: Program, reward: RewardConfig, *, pairs: bool
+) -> Path:
+    """Write ``scorecards.jsonl``, the program and how they were scored; return the first's path."""
+    path = folder / CARDS
+    write_atomic(folder / PROGRAM, dump_yaml(program))
+    write_atomic(folder / SCORING, dump_yaml(Scoring(reward=reward, pairs=pairs)))
     write_jsonl(path, scored)
     return path
+
+
+def read_cards(folder: Path) -> list[ScoredText]:
+    """Read ``scorecards.jsonl``; ``DataError`` with the line that is no scorecard."""
+    path, found = folder / CARDS, list[ScoredText]()
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        try:
+            found += [ScoredText.model_validate_json(line)] if line else []
+        except ValidationError:
+            raise DataError(
+                path, "no scorecard of this version; run rubrica score there again", number
+            ) from None
+    return found
+
+
+def read_scoring(folder: Path) -> Scoring:
+    """Read how the scorecards of a folder came about; ``UsageError`` where an older version left that out."""
+    if not (folder / SCORING).exists():
+        raise UsageError(
+            f"{folder}: has no {SCORING}; run rubrica score there once more, which asks nothing again"
+        )
+    return load_config(Scoring, folder / SCORING)
