@@ -46,7 +46,9 @@ ONLY_IN = {
     "typer": {"cli"},
 }
 TORCH_FREE = ("core", "program", "judges", "reports", "cli")
-WITH_TORCH = {"rubrica.judges.attention", "rubrica.judges.local", "rubrica.judges.tree"}
+WITH_TORCH = {
+    f"rubrica.judges.{name}" for name in ("attention", "continuation", "forward", "local", "reason", "tree")
+}
 """Local judges; imported by nothing of the torch-free set at module level."""
 
 

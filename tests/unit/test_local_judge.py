@@ -81,7 +81,7 @@ def test_shared_passes_equal_asking_one_question_at_a_time(family):
     model = tiny_model(family, len(TOKENIZER), context=1024)
     card = JudgeCard(temperature=1.7)
     judge = LocalJudge(model, TOKENIZER, card=card)
-    assert judge.mode == "tree"
+    assert judge.sharing == "tree"
     verdicts = assert_equals_reference(judge, model, TOKENIZER, card)
     assert len({v.probabilities[Label.TRUE] for n, v in verdicts.items() if n % 3 == 0}) == 4
 
@@ -102,7 +102,7 @@ def test_chat_and_plain_models_equal_the_reference(template):
 
 
 @pytest.mark.parametrize(
-    ("family", "options", "mode"),
+    ("family", "options", "sharing"),
     [
         ("mistral", {"sliding_window": 8}, "tree"),
         (
@@ -119,7 +119,7 @@ def test_chat_and_plain_models_equal_the_reference(template):
         ("granite", {"logits_scaling": 3.0}, "plain"),
     ],
 )
-def test_other_families_are_exact_or_fall_back(family, options, mode):
+def test_other_families_are_exact_or_fall_back(family, options, sharing):
     """Windows and capped scores are followed; a head that does more than we know is not trusted."""
     config = AutoConfig.for_model(
         family,
@@ -141,7 +141,7 @@ def test_other_families_are_exact_or_fall_back(family, options, mode):
             if parameter.ndim > 1:
                 parameter.normal_(0.0, 0.25)
     judge = LocalJudge(model, TOKENIZER, card=JudgeCard())
-    assert judge.mode == mode
+    assert judge.sharing == sharing
     assert_equals_reference(judge, model, TOKENIZER, JudgeCard())
 
 
@@ -150,7 +150,7 @@ def test_batches_change_nothing(batch_tokens):
     model = tiny_model("llama", len(TOKENIZER))
     judge = LocalJudge(model, TOKENIZER, card=JudgeCard(), batch_tokens=batch_tokens)
     assert_equals_reference(judge, model, TOKENIZER, JudgeCard())
-    plain = LocalJudge(model, TOKENIZER, card=JudgeCard(), batch_tokens=batch_tokens, mode="plain")
+    plain = LocalJudge(model, TOKENIZER, card=JudgeCard(), batch_tokens=batch_tokens, sharing="plain")
     assert_equals_reference(plain, model, TOKENIZER, JudgeCard())
 
 
@@ -160,9 +160,9 @@ def test_tokens_are_counted_once_per_shared_part():
     group = Group(tuple(range(50)), branches, range(12))
     model = tiny_model("llama", len(TOKENIZER))
     tree = list(TreeScorer(model, 4096, "tree").score([group]))
-    assert sum(sum(s.tokens) for s in tree) == 50 + 12 * (8 + 1)
+    assert sum(s.tokens for batch in tree for s in batch) == 50 + 12 * (8 + 1)
     plain = list(TreeScorer(model, 4096, "plain").score([group]))
-    assert sum(sum(s.tokens) for s in plain) == 12 * (50 + 8 + 1)
+    assert sum(s.tokens for batch in plain for s in batch) == 12 * (50 + 8 + 1)
 
 
 def test_every_distinct_token_is_computed_once_in_passes_of_any_size():
@@ -176,8 +176,8 @@ def test_every_distinct_token_is_computed_once_in_passes_of_any_size():
     expected = None
     for limit in (1, 20, 64, 4096):
         found = list(TreeScorer(model, limit, "tree").score(groups))
-        assert sum(sum(s.tokens) for s in found) == distinct
-        scores = {o: row for s in found for o, row in zip(s.owners, s.logprobs, strict=True)}
+        assert sum(s.tokens for batch in found for s in batch) == distinct
+        scores = {s.owner: s.logprobs for batch in found for s in batch}
         assert sorted(scores) == list(range(15))
         values = np.concatenate([scores[o] for o in range(15)])
         expected = values if expected is None else expected
@@ -371,7 +371,7 @@ def test_weights_that_cannot_be_loaded_are_a_model_error(tmp_path):
 def test_half_precision_keeps_the_shared_pass_and_stays_near_the_reference(dtype):
     model = tiny_model("llama", len(TOKENIZER))
     judge = LocalJudge(tiny_model("llama", len(TOKENIZER)).to(dtype), TOKENIZER, card=JudgeCard())
-    assert judge.mode == "tree"
+    assert judge.sharing == "tree"
     for index, verdict in judge.answer(QUERIES):
         expected = by_hand(model, TOKENIZER, JudgeCard(), QUERIES[index])
         assert verdict.probabilities == pytest.approx(expected, abs=0.1)

@@ -29,7 +29,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from rubrica.core.config import Json
 from rubrica.core.errors import JudgeError
 from rubrica.judges.forest import Branch, Group, Ids
-from rubrica.judges.tree import CausalLM, TreeScorer, pass_tokens
+from rubrica.judges.forward import CausalLM
+from rubrica.judges.tree import TreeScorer, pass_tokens
 from rubrica.lab.checkpoints import checkpoint
 
 DType = Literal["float32", "bfloat16"]
@@ -127,7 +128,7 @@ def bench_judge(
     body = sum(p.numel() for p in model.model.layers.parameters())
     groups = load.groups()
     scorer = TreeScorer(cast(CausalLM, model), pass_tokens(model.device), "tree")
-    distinct = sum(sum(scored.tokens) for scored in scorer.score(groups))  # warms up as well
+    distinct = sum(score.tokens for batch in scorer.score(groups) for score in batch)  # warms up as well
     progress("rate of matrix products")
     rate = matmul_rate(shape, distinct, dtype)
     progress("ours")
@@ -154,11 +155,7 @@ def bench_judge(
         start = time.perf_counter()
         expected = plain_batches(model, groups)
         result["plain_s"] = time.perf_counter() - start
-        found = {
-            owner: row
-            for scored in scorer.score(groups)
-            for owner, row in zip(scored.owners, scored.logprobs, strict=True)
-        }
+        found = {score.owner: score.logprobs for batch in scorer.score(groups) for score in batch}
         result["max_difference"] = max(float(np.abs(found[n] - row).max()) for n, row in expected.items())
     if growth:
         result["growth"] = _growth(scorer, load, progress)
@@ -227,7 +224,7 @@ def _growth(scorer: TreeScorer, load: Load, progress: Progress) -> Json:
             groups = load._replace(**{name: max(1, value)}).groups()
             with peak_memory() as peak:
                 start = time.perf_counter()
-                tokens = sum(sum(scored.tokens) for scored in scorer.score(groups))
+                tokens = sum(score.tokens for batch in scorer.score(groups) for score in batch)
                 seconds = time.perf_counter() - start
             table.append(
                 {

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from rubrica.judges.forest import Branch, Ints, Node, Pass
+from rubrica.judges.forest import Ints, Node, PackedBranch, Pass
 
 NAME = "rubrica_forest"
 KeysValues = tuple[Tensor, Tensor]
@@ -48,12 +48,40 @@ class Scores(NamedTuple):
     """Scores go through cap tanh(s / cap)."""
 
 
-class View:
-    """One pass as a row: inner nodes, then leaves; who may look at whom."""
+class Forest(Protocol):
+    """Tokens of one pass and who of them looks at whom."""
 
-    def __init__(self, work: Pass, keep: Sequence[Node], kept: Kept, device: torch.device) -> None:
-        """``keep`` are nodes of this pass that later ones need; their keys and values are put into ``kept``."""
-        self._keep, self._kept, self._device = keep, kept, device
+    @property
+    def ids(self) -> Tensor:
+        """[tokens]"""
+
+    @property
+    def positions(self) -> Tensor:
+        """[tokens]"""
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores, window: int | None
+    ) -> Tensor:
+        """Return the output of one layer's attention, [1, tokens, heads, size].
+
+        ``query`` is [1, heads, tokens, size], ``key`` and ``value`` [1, key heads, tokens, size].
+        """
+
+
+class View:
+    """One pass as a row: inner nodes, then leaves; who may look at whom. A :class:`Forest`."""
+
+    def __init__(
+        self, work: Pass, keep: Sequence[Node], kept: Kept, device: torch.device, room: int | None = None
+    ) -> None:
+        """``keep`` are nodes of this pass that later ones need; their keys and values are put into ``kept``.
+
+        With ``room`` the leaves are read without their answers, and their keys and values stay in :attr:`own`,
+        with room for so many more tokens each.
+        """
+        self._keep, self._kept, self._device, self._room = keep, kept, device, room
+        self.own: dict[int, KeysValues] = {}
+        """Of the leaves, by layer; each [leaves, key heads, longest + room, size]."""
         self._place: dict[Node, slice] = {}
         self._inner: list[Run] = []
         self._runs: list[Run] = []
@@ -69,29 +97,31 @@ class View:
             at = run.stop
         self.trunk = at
         """Tokens of the inner nodes."""
-        for node, branch, _ in work.leaves:
-            start, stop = at, at + len(branch.packed.ids)
+        self.leaves = [
+            (node, branch.packed if room is None else branch.asked) for node, branch, _ in work.leaves
+        ]
+        self.starts: list[int] = []
+        """Where each leaf begins in the row."""
+        for node, packed in self.leaves:
+            start, stop = at, at + len(packed.ids)
+            self.starts.append(start)
             if self._runs and self._runs[-1].above is node:
                 start = self._runs.pop().start
             self._runs.append(Run(start, stop, node))
-            ids.append(branch.packed.ids)
-            positions.append(node.end + branch.packed.offsets)
+            ids.append(packed.ids)
+            positions.append(node.end + packed.offsets)
             at = stop
         self.ids = torch.from_numpy(np.concatenate(ids)).to(device)
         """[tokens]"""
         self.positions = torch.from_numpy(np.concatenate(positions)).to(device)
         """[tokens]"""
-        branches = [branch for _, branch, _ in work.leaves]
-        self._stack = _Stack(branches, device) if branches else None
+        self._stack = _Stack([packed for _, packed in self.leaves], device) if self.leaves else None
         self._masks: dict[tuple[Run | None, bool, int | None], Tensor | None] = {}
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores, window: int | None
     ) -> Tensor:
-        """Return the output of one layer's attention, [1, tokens, heads, size].
-
-        ``query`` is [1, heads, tokens, size], ``key`` and ``value`` [1, key heads, tokens, size].
-        """
+        """As :meth:`Forest.attend`."""
         for node in self._keep:
             place = self._place[node]
             pair = key[:, :, place].clone(), value[:, :, place].clone()
@@ -99,41 +129,38 @@ class View:
         paths: dict[Node, KeysValues] = {}
         out = torch.empty_like(query)
 
-        def join(run: Run, own: Tensor, lse: Tensor) -> None:
+        def write(run: Run, own: Tensor, lse: Tensor) -> None:
             here = slice(run.start, run.stop)
             if run.above is not None and run.above.end:
                 if run.above not in paths:
                     paths[run.above] = self._path(run.above, layer, key, value)
                 allow = self._near(run, window)
-                seen, lse_seen = attention(query[:, :, here], *paths[run.above], scores, allow=allow)
-                share = torch.sigmoid(lse - lse_seen).unsqueeze(-1).to(own.dtype)
-                own = torch.lerp(seen, own, share)
+                own = join(own, lse, *attention(query[:, :, here], *paths[run.above], scores, allow=allow))
             out[:, :, here] = own
 
         for run in self._inner:
             if run.stop > run.start:
                 q, k, v = (x[:, :, run.start : run.stop] for x in (query, key, value))
-                join(run, *attention(q, k, v, scores, causal=True, allow=self._own(run, window)))
+                write(run, *attention(q, k, v, scores, causal=True, allow=self._own(run, window)))
         if self._stack is not None:
             q, k, v = (self._stack.split(x[:, :, self.trunk :]) for x in (query, key, value))
+            if self._room is not None:
+                self.own[layer] = _roomy(k, self._room), _roomy(v, self._room)
             allow = self._stack.allowed(window)
             own, lse = map(self._stack.merge, attention(q, k, v, scores, causal=True, allow=allow))
             for run in self._runs:
                 part = slice(run.start - self.trunk, run.stop - self.trunk)
-                join(run, own[:, :, part], lse[:, :, part])
+                write(run, own[:, :, part], lse[:, :, part])
         return out.transpose(1, 2)
 
     def _path(self, node: Node, layer: int, key: Tensor, value: Tensor) -> KeysValues:
         """Keys and values from the root down to ``node``."""
-        pairs = [
-            (key[:, :, self._place[n]], value[:, :, self._place[n]])
-            if n in self._place
-            else self._kept[n][layer]
+        here = {
+            n: {layer: (key[:, :, self._place[n]], value[:, :, self._place[n]])}
             for n in node.path
-        ]
-        if len(pairs) == 1:
-            return pairs[0]
-        return torch.cat([k for k, _ in pairs], 2), torch.cat([v for _, v in pairs], 2)
+            if n in self._place
+        }
+        return path_of(node, layer, {**self._kept, **here})
 
     def _near(self, run: Run, window: int | None) -> Tensor | None:
         """What of its path a run may see through a sliding window, [tokens, path]; None for all of it."""
@@ -157,8 +184,8 @@ class View:
 class _Stack:
     """Leaves of a pass side by side, [leaves, heads, longest, size], for attention within each."""
 
-    def __init__(self, branches: Sequence[Branch], device: torch.device) -> None:
-        sizes = np.array([len(branch.packed.ids) for branch in branches])
+    def __init__(self, leaves: Sequence[PackedBranch], device: torch.device) -> None:
+        sizes = np.array([len(packed.ids) for packed in leaves])
         self._count, self._longest = len(sizes), int(sizes.max())
         valid = np.arange(self._longest) < sizes[:, None]
         starts = np.cumsum(sizes) - sizes
@@ -167,8 +194,8 @@ class _Stack:
         self._gather = torch.from_numpy(gather.ravel()).to(device)
         self._scatter = torch.from_numpy(np.flatnonzero(valid)).to(device)
         self._offsets, self._tails = (
-            torch.from_numpy(_padded([getattr(b.packed, name) for b in branches], self._longest)).to(device)
-            for name in ("offsets", "tails")
+            torch.from_numpy(padded(rows, self._longest)).to(device)
+            for rows in ([each.offsets for each in leaves], [each.tails for each in leaves])
         )
         self._masks: dict[int | None, Tensor | None] = {}
 
@@ -193,11 +220,30 @@ class _Stack:
         return self._masks[window]
 
 
-def _padded(rows: Sequence[Ints], length: int) -> Ints:
-    out = np.zeros((len(rows), length), dtype=np.int64)
+def padded(rows: Sequence[Ints], length: int, fill: int = 0) -> Ints:
+    """Rows below each other, [rows, length], with ``fill`` behind the shorter ones."""
+    out = np.full((len(rows), length), fill, dtype=np.int64)
     for row, values in zip(out, rows, strict=True):
         row[: len(values)] = values
     return out
+
+
+def _roomy(x: Tensor, room: int) -> Tensor:
+    """A copy of ``x`` [rows, heads, tokens, size] with ``room`` more tokens of zeros."""
+    return torch.nn.functional.pad(x, (0, 0, 0, room))
+
+
+def path_of(node: Node, layer: int, kept: Kept) -> KeysValues:
+    """Keys and values from the root down to ``node``."""
+    pairs = [kept[above][layer] for above in node.path]
+    if len(pairs) == 1:
+        return pairs[0]
+    return torch.cat([k for k, _ in pairs], 2), torch.cat([v for _, v in pairs], 2)
+
+
+def join(own: Tensor, lse: Tensor, seen: Tensor, lse_seen: Tensor) -> Tensor:
+    """Attention over two sets of keys from the attention over each and its log-sum-exp."""
+    return torch.lerp(seen, own, torch.sigmoid(lse - lse_seen).unsqueeze(-1).to(own.dtype))
 
 
 def attention(
@@ -216,7 +262,7 @@ def attention(
     """
     rows, heads, count, size = query.shape
     groups = heads // key.shape[1]
-    if groups > 1 and (causal or allow is not None):
+    if groups > 1 and causal:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         groups = 1
     folded = query.reshape(rows, heads // groups, groups * count, size)
@@ -231,6 +277,7 @@ def attention(
         if form.cap is not None:
             scores = torch.tanh(scores / form.cap) * form.cap
         if allow is not None:
+            allow = allow.repeat(*[1] * (allow.ndim - 2), groups, 1) if groups > 1 else allow
             scores = scores.masked_fill(~allow, float("-inf"))
         lse = scores.logsumexp(-1)
         weights = (scores - lse.clamp(min=torch.finfo(lse.dtype).min).unsqueeze(-1)).exp()
@@ -245,7 +292,7 @@ def forest_attention(
     value: Tensor,
     attention_mask: int | None,
     *,
-    forest: View,
+    forest: Forest,
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,

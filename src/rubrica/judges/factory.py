@@ -23,7 +23,7 @@ class JudgeConfig(Config):
     spec: NonEmpty
     """``lab``, ``lab-oracle``, ``local:PATH`` (or a hub id) or ``openai:MODEL@URL``."""
     mode: Mode = "label"
-    """Servers: ``label`` reads the probabilities of the answers, ``reason`` asks for a sentence as well."""
+    """``label`` reads the probabilities of the answers, ``reason`` has the judge write a sentence first."""
     concurrency: int = Field(default=16, ge=1)
     """Servers: calls under way at a time."""
     rpm: int | None = Field(default=None, ge=1)
@@ -38,6 +38,8 @@ class JudgeConfig(Config):
     """Servers: room for a reply in mode ``reason``."""
     batch_tokens: int | None = Field(default=None, ge=1)
     """Local judges: tokens in one forward pass; None chooses by device."""
+    reason_tokens: int = Field(default=64, ge=1)
+    """Local judges: most tokens of a reason in mode ``reason``."""
     api_key_env: NonEmpty = "OPENAI_API_KEY"
     """Servers: environment variable that holds the key; a server without keys needs none."""
     version: str = ""
@@ -129,13 +131,24 @@ def _open(config: JudgeConfig, secret: str, builtin: Mapping[str, Callable[[], J
         return _server(server, config, secret)
     from rubrica.judges.local import LocalJudge  # torch, only where it is used
 
-    return LocalJudge.load(local_of(spec), batch_tokens=config.batch_tokens, secret=secret)
+    return LocalJudge.load(
+        local_of(spec),
+        batch_tokens=config.batch_tokens,
+        secret=secret,
+        mode=config.mode,
+        reason_tokens=config.reason_tokens,
+    )
 
 
 def check_spec(config: str | JudgeConfig, builtin: Collection[str]) -> None:
-    """Raise ``UsageError`` when the spec names no kind of judge; loads nothing and asks nobody."""
+    """Raise ``UsageError`` when the spec names no kind of judge, or one without the mode; loads nothing."""
     spec = (config if isinstance(config, str) else config.spec).strip()
     kind, _, rest = spec.partition(":")
+    if spec in builtin and not isinstance(config, str) and config.mode == "reason":
+        raise UsageError(
+            f"judge {spec!r}: mode 'reason', but it writes no reasons; expected mode 'label', or local:PATH with a "
+            "chat model, or openai:MODEL@URL"
+        )
     if spec in builtin or (kind == "local" and rest):
         return
     if kind == "local":

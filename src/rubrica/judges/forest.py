@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Ids = tuple[int, ...]
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 MIN_SHARED = 16
 """Shorter common beginnings are computed again: a node costs calls, a token little."""
 
@@ -40,6 +41,13 @@ class Branch:
                     offsets.append(len(self.question) + depth)
                     tails.append(number + 1)
         return PackedBranch(np.array(ids), np.array(offsets), np.array(tails), np.array(reads))
+
+    @cached_property
+    def asked(self) -> "PackedBranch":
+        """The question alone, without its answers."""
+        count = len(self.question)
+        none = np.empty((0, 3), dtype=np.int64)
+        return PackedBranch(np.array(self.question), np.arange(count), np.zeros(count, dtype=np.int64), none)
 
     @property
     def longest(self) -> int:
@@ -131,11 +139,14 @@ def _shared(a: Ids, b: Ids) -> int:
     return next((i for i in range(length) if a[i] != b[i]), length)
 
 
-def passes(roots: Sequence[Node], limit: int) -> Iterator[Pass]:
-    """Cut the forest, depth first, into passes of at most ``limit`` tokens (a longer node has one of its own)."""
+def passes(roots: Sequence[Node], limit: int, room: int = 0) -> Iterator[Pass]:
+    """Cut the forest, depth first, into passes of at most ``limit`` tokens (a longer node has one of its own).
+
+    ``room`` is what a leaf will need beyond its own tokens.
+    """
     current = Pass()
     for node, branch, owner in _walk(roots):
-        size = len(node.ids) if branch is None else len(branch.packed.ids)
+        size = len(node.ids) if branch is None else len(branch.packed.ids) + room
         if current.tokens and current.tokens + size > limit:
             yield current
             current = Pass()

@@ -13,15 +13,20 @@ from pydantic import Field, field_validator
 
 from rubrica.control import ControlTokens
 from rubrica.core.config import Config, content_hash
-from rubrica.core.errors import JudgeError
+from rubrica.core.errors import JudgeError, UsageError
 from rubrica.core.records import Label, Query
 from rubrica.judges.hostile import NEUTRAL, visible
-from rubrica.judges.template import TEMPLATE, TEMPLATE_HASH, fence_marker, segments
+from rubrica.judges.template import TEMPLATE, TEMPLATE_HASH, Mode, Reply, fence_marker, segments
 
 LAB_SPECIALS = ("<|user|>", "<|assistant|>", "<|text|>", "<|question|>", "<|verdict|>")
 LAB_TEMPLATE = "<|user|>{prompt}<|text|>{text}<|question|>{question}<|verdict|>"
 _FIELDS = re.compile(r"\{(prompt|text|question)\}")
 _OPEN_THINKING = re.compile(r"<(think|thinking|thought|reasoning)>\s*$")
+_OPENING = {"label": "Answer:", "reason": "Reason:"}
+"""What a model without chat template continues, by mode; in mode ``reason`` a chat model too."""
+CLOSING = "\nAnswer:"
+"""Stands between a reason and the answer."""
+_FORMS: dict[Mode, Reply] = {"label": "label", "reason": "lines"}
 _SLOTS = ("RubricaSlotSystem6b1f", "RubricaSlotUser6b1f")
 
 
@@ -79,6 +84,12 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]:
         """Token ids of ``text``."""
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
+        """Text of token ids."""
+
+    def __len__(self) -> int:
+        """Number of tokens."""
 
     def get_added_vocab(self) -> dict[str, int]:
         """Tokens that are matched before the tokenizer splits a text."""
@@ -162,17 +173,19 @@ def lab_layout(card: JudgeCard) -> Layout:
     return parts
 
 
-def chat_layout(tokenizer: Tokenizer, secret: str) -> Layout:
+def chat_layout(tokenizer: Tokenizer, secret: str, mode: Mode = "label") -> Layout:
     """Layout of any chat model: the examiner's message in the tokenizer's chat template.
 
+    In mode ``reason`` the model's turn is begun with ``Reason:``.
     Thinking is switched off; a think tag that the template opens all the same is closed at once.
     Raises :class:`JudgeError` for a chat template that does not show what it is given.
     """
     marker = fence_marker(secret)
     before, between, after = _chat_frame(tokenizer)
+    after += _OPENING[mode] if mode == "reason" else ""
 
     def parts(query: Query) -> Parts:
-        said = segments(query, marker)
+        said = segments(query, marker, _FORMS[mode])
         system = Piece(said.system if between else f"{said.system}\n\n", False)
         shared = (Piece(before, True), system, Piece(between, True))
         return Parts(
@@ -183,22 +196,34 @@ def chat_layout(tokenizer: Tokenizer, secret: str) -> Layout:
     return parts
 
 
-def plain_layout(tokenizer: Tokenizer, secret: str) -> Layout:
+def plain_layout(tokenizer: Tokenizer, secret: str, mode: Mode = "label") -> Layout:
     """Layout of a model without chat template: the examiner's message as one text."""
     marker = fence_marker(secret)
     start = tokenizer.bos_token or ""
 
     def parts(query: Query) -> Parts:
-        said = segments(query, marker)
+        said = segments(query, marker, _FORMS[mode])
         text = f"{said.system}\n\n{said.conversation}{said.answer}"
-        return Parts((Piece(start, True), Piece(text, False)), (Piece(f"{said.question}\n\nAnswer:", False),))
+        return Parts(
+            (Piece(start, True), Piece(text, False)), (Piece(f"{said.question}\n\n{_OPENING[mode]}", False),)
+        )
 
     return parts
 
 
-def choose_layout(tokenizer: Tokenizer, card: JudgeCard | None, secret: str) -> tuple[Layout, str, JudgeCard]:
-    """Return the layout, its identity for the fingerprint, and the card with the labels' spelling."""
+def choose_layout(
+    tokenizer: Tokenizer, card: JudgeCard | None, secret: str, mode: Mode = "label"
+) -> tuple[Layout, str, JudgeCard]:
+    """Return the layout, its identity for the fingerprint, and the card with the labels' spelling.
+
+    Raises :class:`UsageError` for mode ``reason`` and a layout of a judge's own, which has no room for one.
+    """
     if card is not None and card.format == "lab":
+        if mode == "reason":
+            raise UsageError(
+                "judge: mode 'reason', but rubrica_judge.json has a layout of its own (format 'lab'), which has no room "
+                "for a reason; expected mode 'label', or a chat model"
+            )
         for special in card.specials:
             ids = tokenizer.encode(special, add_special_tokens=False, split_special_tokens=False)
             if len(ids) != 1 or special not in tokenizer.get_added_vocab():
@@ -208,11 +233,35 @@ def choose_layout(tokenizer: Tokenizer, card: JudgeCard | None, secret: str) -> 
                 )
         return lab_layout(card), f"lab/{NEUTRAL}/{content_hash(card.template)}", card
     identity = f"{TEMPLATE}/{TEMPLATE_HASH}"
-    if tokenizer.chat_template:
+    chat = bool(tokenizer.chat_template)
+    behind_a_colon = mode == "reason" or (card is None and not chat)
+    card = card or JudgeCard(format="chat")
+    if behind_a_colon:
+        spelled = {label: f" {text.lstrip()}" for label, text in card.labels.items()}
+        card = card.model_copy(update={"labels": spelled})
+    if mode == "reason":
+        identity += f"/reason/{content_hash([_OPENING[mode], CLOSING])}"
+    if chat:
         frame = content_hash(list(_chat_frame(tokenizer)))
-        return chat_layout(tokenizer, secret), f"{identity}/chat/{frame}", card or JudgeCard(format="chat")
-    card = card or JudgeCard(format="chat", labels={label: f" {label.value}" for label in Label})
-    return plain_layout(tokenizer, secret), f"{identity}/plain", card
+        return chat_layout(tokenizer, secret, mode), f"{identity}/chat/{frame}", card
+    return plain_layout(tokenizer, secret, mode), f"{identity}/plain", card
+
+
+def reason_stops(
+    tokenizer: Tokenizer, encoder: Encoder, vocabulary: int, ends: Sequence[int]
+) -> frozenset[int]:
+    """Tokens that end a reason: a line break, ``ends``, any control token, and ids that the tokenizer does not know.
+
+    So a reason is one line of text, whatever the text under judgment made the model write: it cannot end the turn
+    and begin another.
+    """
+    known = min(len(tokenizer), vocabulary)
+    stops = {*ends, *encoder.control_ids, *range(known, vocabulary)}
+    for token in range(known):
+        text = tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if text.splitlines() not in ([text], []):
+            stops.add(token)
+    return frozenset(stops)
 
 
 def _chat_frame(tokenizer: Tokenizer) -> tuple[str, str, str]:

@@ -1,7 +1,8 @@
 """A judge that runs in this process: any causal language model of ``transformers``.
 
 It does not sample. It reads the probabilities of the allowed answers where the answer would begin, and divides
-their scores by a fitted temperature.
+their scores by a fitted temperature. In mode ``reason`` the model writes a reason first, greedily, and the answers
+are read behind it.
 """
 
 import json
@@ -27,18 +28,33 @@ from rubrica.core.errors import DataError, JudgeError
 from rubrica.core.records import Label, Outcome, Query, Question, Verdict, Wording
 from rubrica.judges.decision import most_probable
 from rubrica.judges.forest import Branch, Group, Ids
-from rubrica.judges.layout import Encoder, JudgeCard, Tokenizer, choose_layout, label_ids
-from rubrica.judges.template import allowed_labels
-from rubrica.judges.tree import CausalLM, Floats, Mode, TreeScorer, pass_tokens
+from rubrica.judges.forward import CausalLM
+from rubrica.judges.layout import (
+    CLOSING,
+    Encoder,
+    JudgeCard,
+    Piece,
+    Tokenizer,
+    choose_layout,
+    label_ids,
+    reason_stops,
+)
+from rubrica.judges.reason import Reason, ReasonForm, Score
+from rubrica.judges.template import Mode, allowed_labels
+from rubrica.judges.tree import WIDE, Sharing, TreeScorer, pass_tokens
 
 CARD = "rubrica_judge.json"
+REASON_TOKENS = 64
+"""Most tokens of a reason by default."""
 
 
 class LocalJudge:
     """Implements :class:`rubrica.core.ports.Judge` with a loaded model.
 
-    ``batch_tokens`` bounds the tokens of one forward pass; without it 2048 on a CPU, where more does not fit the
-    caches, and 16384 elsewhere. ``secret`` keys the fence around the text under judgment.
+    ``batch_tokens`` bounds the tokens of one forward pass, in mode ``reason`` with those that are yet to be written;
+    without it 2048 in mode ``label`` on a CPU, where more does not fit the caches, and 16384 elsewhere. ``secret``
+    keys the fence around the text under judgment. ``reason_tokens`` is the most that a reason may have. ``sharing``
+    tells how questions share work; without it a probe decides.
     """
 
     def __init__(
@@ -50,15 +66,20 @@ class LocalJudge:
         batch_tokens: int | None = None,
         secret: str = "",
         weights: str | None = None,
-        mode: Mode | None = None,
+        mode: Mode = "label",
+        reason_tokens: int = REASON_TOKENS,
+        sharing: Sharing | None = None,
     ) -> None:
-        self._layout, layout_id, self._card = choose_layout(tokenizer, card, secret)
+        """Raises :class:`UsageError` for mode ``reason`` and a layout without room for a reason."""
+        self._layout, layout_id, self._card = choose_layout(tokenizer, card, secret, mode)
         self._tokenizer, self._encoder = tokenizer, Encoder(tokenizer)
         self._context = context_length(model.config)
-        self._scorer = TreeScorer(model, batch_tokens or pass_tokens(model.device), mode=mode)
+        width = WIDE if mode == "reason" else pass_tokens(model.device)
+        self._scorer = TreeScorer(model, batch_tokens or width, sharing)
+        self._form = self._reason_form(model, reason_tokens) if mode == "reason" else None
         self._labels: dict[tuple[Label, ...], tuple[Ids, ...]] = {}
         self._branches: dict[tuple[Ids, tuple[Label, ...]], Branch] = {}
-        identity: Json = {
+        identity: dict[str, Json] = {
             "weights": weights or state_hash(cast(torch.nn.Module, model)),
             "tokenizer": tokenizer_hash(cast(WithBackend, tokenizer)),
             "layout": layout_id,
@@ -66,6 +87,8 @@ class LocalJudge:
             "temperature": self._card.temperature,
             "dtype": str(model.dtype),
         }
+        if mode == "reason":
+            identity["reason_tokens"] = reason_tokens
         self._fingerprint = f"local-{content_hash(identity)}"
 
     @classmethod
@@ -77,6 +100,8 @@ class LocalJudge:
         dtype: str = "auto",
         device: str | None = None,
         secret: str = "",
+        mode: Mode = "label",
+        reason_tokens: int = REASON_TOKENS,
     ) -> Self:
         """Load weights (safetensors only), tokenizer and, where there is one, ``rubrica_judge.json``.
 
@@ -94,11 +119,13 @@ class LocalJudge:
             batch_tokens=batch_tokens,
             secret=secret,
             weights=weights_hash(folder),
+            mode=mode,
+            reason_tokens=reason_tokens,
         )
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights, tokenizer, layout, spelling of the answers, temperature and dtype."""
+        """Hash of weights, tokenizer, layout, mode, spelling of the answers, temperature and dtype."""
         return self._fingerprint
 
     @property
@@ -107,9 +134,14 @@ class LocalJudge:
         return frozenset() if self._card.format == "lab" else frozenset(Wording)
 
     @property
-    def mode(self) -> Mode:
+    def sharing(self) -> Sharing:
         """``tree`` where all questions about a text share one pass, else ``plain``: a pass per question."""
-        return self._scorer.mode
+        return self._scorer.sharing
+
+    @property
+    def calls(self) -> int:
+        """Passes through the model up to now."""
+        return self._scorer.forward.calls
 
     @property
     def veto_thresholds(self) -> dict[str, float]:
@@ -124,15 +156,17 @@ class LocalJudge:
         for index, query in enumerate(queries):
             allowed.append(allowed_labels(query.question))
             prefix, branch = self._encode(query, allowed[-1], prefixes)
-            length = len(prefix) + branch.longest
+            room = 0 if self._form is None else self._form.limit + len(self._form.closing)
+            length = len(prefix) + branch.longest + room
             if self._context is not None and length > self._context:
-                reason = f"longer than the judge's context ({length} > {self._context} tokens)"
+                told = f", {room} of them for a reason" if room else ""
+                reason = f"longer than the judge's context ({length} > {self._context} tokens{told})"
                 yield index, self._failed(query.question, reason)
                 continue
             branches, owners = groups.setdefault(prefix, ([], []))
             branches.append(branch)
             owners.append(index)
-        batches = self._scorer.score([Group(prefix, *group) for prefix, group in groups.items()])
+        batches = self._scorer.score([Group(prefix, *group) for prefix, group in groups.items()], self._form)
         while True:
             start = time.perf_counter()
             try:
@@ -141,9 +175,12 @@ class LocalJudge:
                 raise JudgeError("judge: out of memory on the device; lower batch_tokens") from error
             if batch is None:
                 return
-            seconds = (time.perf_counter() - start) / len(batch.owners)
-            for owner, scores, tokens in zip(batch.owners, batch.logprobs, batch.tokens, strict=True):
-                yield owner, self._verdict(queries[owner].question, allowed[owner], scores, tokens, seconds)
+            seconds = (time.perf_counter() - start) / len(batch)
+            for score in batch:
+                yield (
+                    score.owner,
+                    self._verdict(queries[score.owner].question, allowed[score.owner], score, seconds),
+                )
 
     def _encode(
         self, query: Query, allowed: tuple[Label, ...], prefixes: dict[tuple[int, str, Wording], Ids]
@@ -165,16 +202,37 @@ class LocalJudge:
             branch = self._branches[own, allowed] = Branch(own, labels)
         return prefix, branch
 
+    def _reason_form(self, model: CausalLM, limit: int) -> ReasonForm:
+        ends: list[int] = []
+        for owner in (self._tokenizer, getattr(model, "generation_config", None)):
+            end = cast("int | list[int] | None", getattr(owner, "eos_token_id", None))
+            ends += end if isinstance(end, list) else [] if end is None else [end]
+        stops = reason_stops(self._tokenizer, self._encoder, model.config.vocab_size, ends)
+        return ReasonForm(limit, stops, self._encoder.encode((Piece(CLOSING, True),)))
+
+    def _said(self, reason: Reason | None) -> str:
+        """Text of a reason, on one line."""
+        ids = [] if reason is None else list(reason.ids)
+        text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return " ".join(text.split())
+
     def _verdict(
-        self, question: Question, allowed: tuple[Label, ...], scores: Floats, tokens: int, seconds: float
+        self, question: Question, allowed: tuple[Label, ...], score: Score, seconds: float
     ) -> Verdict:
-        if not np.isfinite(scores).all():
+        if not np.isfinite(score.logprobs).all():
             return self._failed(question, "the model gave a score that is not finite")
-        weights = np.exp((scores - scores.max()) / self._card.temperature)
+        weights = np.exp((score.logprobs - score.logprobs.max()) / self._card.temperature)
         shares = (weights / weights.sum()).tolist()
-        probabilities = dict(zip(allowed, shares, strict=True))
-        verdict = most_probable(question.id, probabilities, judge=self._fingerprint)
-        return verdict.model_copy(update={"prompt_tokens": tokens, "seconds": seconds})
+        verdict = most_probable(
+            question.id,
+            dict(zip(allowed, shares, strict=True)),
+            judge=self._fingerprint,
+            reason=self._said(score.reason),
+        )
+        written = 0 if score.reason is None else len(score.reason.ids) + score.reason.ended
+        return verdict.model_copy(
+            update={"prompt_tokens": score.tokens, "completion_tokens": written, "seconds": seconds}
+        )
 
     def _failed(self, question: Question, reason: str) -> Verdict:
         return Verdict(

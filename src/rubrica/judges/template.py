@@ -20,6 +20,8 @@ from rubrica.judges.hostile import quote as quote
 from rubrica.program.pooling import allowed_labels as allowed_labels
 
 Mode = Literal["label", "reason"]
+Reply = Literal["label", "reason", "lines"]
+"""Form of the reply: the label alone, JSON with a reason, or a line of reason and a line with the label."""
 TEMPLATE = f"examiner-2.{NEUTRAL}"
 """Version of the wording and of what is done to texts; with :data:`TEMPLATE_HASH` part of a judge's fingerprint."""
 
@@ -34,6 +36,7 @@ _FILES = (
     "graded",
     "reply-label",
     "reply-reason",
+    "reply-lines",
 )
 _FOLDER = resources.files("rubrica.judges").joinpath("prompts")
 _PARTS = {name: _FOLDER.joinpath(f"{name}.txt").read_text(encoding="utf-8") for name in _FILES}
@@ -77,14 +80,14 @@ def fence_marker(secret: str) -> str:
     return hmac.new(secret.encode(), b"rubrica/judge/fence/1", hashlib.sha256).hexdigest()[:16]
 
 
-def segments(query: Query, marker: str, mode: Mode = "label") -> Segments:
+def segments(query: Query, marker: str, form: Reply = "label") -> Segments:
     """Build the message of one query; ``marker`` comes from :func:`fence_marker`."""
     question, parts = query.question, _WORDED[query.wording]
     scale = "protected" if question.protected else question.kind.value
     labels = allowed_labels(question)
     if query.wording is Wording.OPTIONS_REVERSED:
         labels = labels[::-1]
-    reply = _fill(parts[f"reply-{mode}"], labels=", ".join(labels)).strip()
+    reply = _fill(parts[f"reply-{form}"], labels=", ".join(labels)).strip()
     conversation = _fill(parts["conversation"], marker=marker, conversation=transcript(query.prompt, marker))
     answer = _fill(parts["answer"], marker=marker, answer=quote(query.text, marker))
     first = query.wording is Wording.QUESTION_FIRST

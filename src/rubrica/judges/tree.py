@@ -6,80 +6,22 @@ of it as fits, as one row without padding, under an attention that knows the for
 cannot be asked this way, as a probe at the start tells, is asked one question a row.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, Protocol, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from transformers import GenerationConfig
 
-from rubrica.judges.attention import NAME, Kept, View
-from rubrica.judges.forest import Branch, Group, Ids, Ints, Node, Pass, grow, passes
+from rubrica.judges.attention import Kept, View
+from rubrica.judges.forest import Branch, Floats, Group, Ids, Node, Pass, grow, passes
+from rubrica.judges.forward import CausalLM, Forward
+from rubrica.judges.reason import Reason, ReasonForm, Score, write_reasons
 
-Floats = NDArray[np.float64]
-Mode = Literal["tree", "plain"]
-
-
-class CausalLM(Protocol):
-    """What is used of a ``transformers`` causal language model."""
-
-    base_model: "Backbone"
-    config: "ModelConfig"
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-
-    def get_output_embeddings(self) -> torch.nn.Module | None:
-        """The language-model head."""
-
-    def set_attn_implementation(self, attn_implementation: str) -> None:
-        """Choose the attention function."""
-
-    def __call__(self, *, input_ids: Tensor, logits_to_keep: int, use_cache: bool) -> "WithLogits":
-        """Full forward pass."""
-
-
-class ModelConfig(Protocol):
-    """Configuration of a model; what else it holds differs by family."""
-
-    vocab_size: int
-    _attn_implementation: str
-
-
-class Backbone(Protocol):
-    """The model below the head."""
-
-    def __call__(
-        self, *, input_ids: Tensor, position_ids: Tensor, use_cache: bool, forest: View
-    ) -> "WithHidden":
-        """Hidden states."""
-
-
-class WithHidden(Protocol):
-    """Output of the backbone."""
-
-    last_hidden_state: Tensor
-
-
-class WithLogits(Protocol):
-    """Output of the model."""
-
-    logits: Tensor
-
-
-class Scored(NamedTuple):
-    """Scores of one batch: ``logprobs[n]`` [labels] belongs to branch ``owners[n]``."""
-
-    owners: list[int]
-    logprobs: list[Floats]
-    tokens: list[int]
-    """Tokens computed for each branch; shared ones count for the first branch behind them."""
+Sharing = Literal["tree", "plain"]
+WIDE = 16_384
+"""Tokens that are held at once where reasons are written, or on an accelerator."""
 
 
 class Row(NamedTuple):
@@ -93,25 +35,31 @@ class Row(NamedTuple):
 
 def pass_tokens(device: torch.device) -> int:
     """Tokens of one forward pass by default: on a CPU more does not fit the caches."""
-    return 2048 if device.type == "cpu" else 16_384
+    return 2048 if device.type == "cpu" else WIDE
 
 
 class TreeScorer:
     """Scores branches, each distinct token once (``tree``) or a row per question (``plain``)."""
 
-    def __init__(self, model: CausalLM, batch_tokens: int, mode: Mode | None = None) -> None:
+    def __init__(self, model: CausalLM, batch_tokens: int, sharing: Sharing | None = None) -> None:
         self._model, self._batch_tokens = model, batch_tokens
-        self._usual = model.config._attn_implementation
-        self.mode: Mode = mode or ("tree" if self._tree_is_exact() else "plain")
+        self.forward = Forward(model)
+        self.sharing: Sharing = sharing or ("tree" if self._tree_is_exact() else "plain")
 
-    def score(self, groups: Sequence[Group]) -> Iterator[Scored]:
-        """Yield the log-probabilities of every branch's labels, batch by batch, in any order."""
-        return self._tree(groups) if self.mode == "tree" else self._plain(groups)
+    def score(self, groups: Sequence[Group], form: ReasonForm | None = None) -> Iterator[list[Score]]:
+        """Yield the log-probabilities of every branch's labels, batch by batch, in any order.
+
+        With ``form`` the model writes a reason behind every question first.
+        """
+        return self._tree(groups, form) if self.sharing == "tree" else self._plain(groups, form)
 
     # --- every distinct token once --------------------------------------------------------------
 
-    def _tree(self, groups: Sequence[Group]) -> Iterator[Scored]:
-        work = list(passes(grow(groups), self._batch_tokens))
+    def _tree(self, groups: Sequence[Group], form: ReasonForm | None = None) -> Iterator[list[Score]]:
+        room = None
+        if form is not None:
+            room = form.room(branch for group in groups for branch in group.branches)
+        work = list(passes(grow(groups), self._batch_tokens, room or 0))
         needed: dict[Node, int] = {}
         for number, each in enumerate(work):
             for node in (*each.nodes, *(node for node, _, _ in each.leaves)):
@@ -119,88 +67,71 @@ class TreeScorer:
         kept: Kept = {}
         ahead = 0  # tokens of passes without a leaf, charged to the next one
         for number, each in enumerate(work):
-            keep = [node for node in each.nodes if needed[node] > number]
-            scored = self._pass(each, keep, kept, ahead)
-            for node in [node for node in kept if needed[node] == number]:
+            keep = [node for node in each.nodes if form is not None or needed[node] > number]
+            view = View(each, keep, kept, self._model.device, room)
+            hidden = self.forward.hidden(view)
+            if not each.leaves:
+                ahead += view.trunk
+                continue
+            if form is None:
+                yield self._read(each, view, hidden, ahead)
+            else:
+                yield from write_reasons(self.forward, each, view, hidden, kept, form, ahead)
+            ahead = 0
+            for node in [node for node in kept if needed[node] <= number]:
                 del kept[node]
-            ahead = 0 if each.leaves else ahead + each.tokens
-            if scored is not None:
-                yield scored
 
-    @torch.inference_mode()
-    def _pass(self, work: Pass, keep: Sequence[Node], kept: Kept, ahead: int) -> Scored | None:
-        view = View(work, keep, kept, self._model.device)
-        self._model.set_attn_implementation(NAME)
-        try:
-            hidden = self._model.base_model(
-                input_ids=view.ids[None], position_ids=view.positions[None], use_cache=False, forest=view
-            ).last_hidden_state[0]
-        finally:
-            self._model.set_attn_implementation(self._usual)
-        if not work.leaves:
-            return None
-        reads: list[Ints] = []
-        at = view.trunk
-        for number, (_, branch, _) in enumerate(work.leaves):
-            reads.append(branch.packed.reads + np.array([at, 0, 0]))
-            reads[-1] = np.column_stack([reads[-1], np.full(len(reads[-1]), number)])
-            at += len(branch.packed.ids)
-        read = np.concatenate(reads)
-        places, which = np.unique(read[:, 0], return_inverse=True)
-        values = self._logprobs(hidden[torch.from_numpy(places).to(hidden.device)], which, read[:, 1])
-        scores = [np.zeros(len(branch.labels)) for _, branch, _ in work.leaves]
-        for value, label, number in zip(values, read[:, 2], read[:, 3], strict=True):
-            scores[number][label] += value
-        tokens = [len(branch.packed.ids) for _, branch, _ in work.leaves]
+    def _read(self, work: Pass, view: View, hidden: Tensor, ahead: int) -> list[Score]:
+        scores = self.forward.scores(hidden, view.starts, [branch for _, branch, _ in work.leaves])
+        tokens = [len(packed.ids) for _, packed in view.leaves]
         tokens[0] += view.trunk + ahead
-        return Scored([owner for _, _, owner in work.leaves], scores, tokens)
-
-    def _logprobs(self, hidden: Tensor, which: Ints, tokens: Ints) -> Floats:
-        """Log-probability of ``tokens[n]`` after the state ``hidden[which[n]]``.
-
-        The logit of the token itself is computed in float32: rounded to half precision, logits of different
-        answers are often equal.
-        """
-        head = self._model.get_output_embeddings()
-        assert head is not None
-        cap = cast("float | None", getattr(self._model.config, "final_logit_softcapping", None))
-
-        def capped(logits: Tensor) -> Tensor:
-            return torch.tanh(logits / cap) * cap if cap else logits
-
-        out = np.empty(len(which))
-        chunk = max(1, 2**26 // self._model.config.vocab_size)
-        for start in range(0, len(hidden), chunk):
-            states = hidden[start : start + chunk]
-            logits = capped(cast(Tensor, head(states)).float())
-            here = np.flatnonzero((which >= start) & (which < start + chunk))
-            row = torch.from_numpy(which[here] - start).to(logits.device)
-            token = torch.from_numpy(tokens[here]).to(logits.device)
-            own = logits[row, token]
-            if type(head) is torch.nn.Linear:
-                own = (states[row].float() * head.weight[token].float()).sum(-1)
-                bias = cast("Tensor | None", head.bias)
-                own = capped(own if bias is None else own + bias[token].float())
-            out[here] = (own - torch.logsumexp(logits, dim=-1)[row]).double().cpu().numpy()
-        return out
+        owners = [owner for _, _, owner in work.leaves]
+        return [Score(*found) for found in zip(owners, scores, tokens, strict=True)]
 
     # --- one pass per question ------------------------------------------------------------------
 
-    def _plain(self, groups: Sequence[Group]) -> Iterator[Scored]:
+    def _plain(self, groups: Sequence[Group], form: ReasonForm | None = None) -> Iterator[list[Score]]:
         """Rows of one length share a batch, so that nothing is padded: right for every architecture."""
-        items = sorted(
-            (
-                Row(group.prefix, branch, owner, len(group.prefix) + branch.longest)
-                for group in groups
-                for branch, owner in zip(group.branches, group.owners, strict=True)
-            ),
-            key=lambda row: -row.tokens,
-        )
+        items = [
+            Row(group.prefix, branch, owner, len(group.prefix) + branch.longest)
+            for group in groups
+            for branch, owner in zip(group.branches, group.owners, strict=True)
+        ]
         for batch in _batches(items, self._batch_tokens):
-            yield self._plain_batch(batch)
+            if form is None:
+                yield self._plain_batch(batch)
+                continue
+            reasons = self._generate(batch, form)
+            scores = self._plain_batch([_closed(*found, form) for found in zip(batch, reasons, strict=True)])
+            yield [score._replace(reason=reason) for score, reason in zip(scores, reasons, strict=True)]
 
     @torch.inference_mode()
-    def _plain_batch(self, rows: Sequence[Row]) -> Scored:
+    def _generate(self, rows: Sequence[Row], form: ReasonForm) -> list[Reason]:
+        """What the model writes behind every question, greedily; rows of one length together."""
+        settings = GenerationConfig(
+            max_new_tokens=form.limit,
+            do_sample=False,
+            repetition_penalty=1.0,
+            eos_token_id=sorted(form.stops),
+            pad_token_id=min(form.stops),
+        )
+        lengths: dict[int, list[int]] = {}
+        for number, row in enumerate(rows):
+            lengths.setdefault(len(row.prefix) + len(row.branch.question), []).append(number)
+        found: dict[int, Reason] = {}
+        for length, numbers in lengths.items():
+            ids = torch.tensor(
+                [[*rows[n].prefix, *rows[n].branch.question] for n in numbers], device=self._model.device
+            )
+            full = self._model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+            self.forward.calls += full.shape[1] - length
+            for number, new in zip(numbers, full[:, length:].tolist(), strict=True):
+                end = next((at for at, token in enumerate(new) if token in form.stops), None)
+                found[number] = Reason(tuple(new[:end]), end is not None)
+        return [found[number] for number in range(len(rows))]
+
+    @torch.inference_mode()
+    def _plain_batch(self, rows: Sequence[Row]) -> list[Score]:
         tails: dict[int, dict[Ids, list[tuple[int, Ids]]]] = {}
         entries: list[tuple[int, int, Ids]] = []
         for number, row in enumerate(rows):
@@ -210,6 +141,7 @@ class TreeScorer:
                 entries.append((number, label, ids))
         values = [0.0] * len(entries)
         for sequences in tails.values():
+            self.forward.calls += 1
             keep = max(len(ids) for asked in sequences.values() for _, ids in asked)
             logits = self._model(
                 input_ids=torch.tensor(list(sequences), device=self._model.device),
@@ -224,11 +156,9 @@ class TreeScorer:
         scores: list[list[float]] = [[] for _ in rows]
         for (number, _, _), value in zip(entries, values, strict=True):
             scores[number].append(value)
-        return Scored(
-            [row.owner for row in rows],
-            [np.array(score) for score in scores],
-            [row.tokens for row in rows],
-        )
+        return [
+            Score(row.owner, np.array(score), row.tokens) for row, score in zip(rows, scores, strict=True)
+        ]
 
     # --- check ----------------------------------------------------------------------------------
 
@@ -256,15 +186,22 @@ class TreeScorer:
         return bool(np.allclose(tree, plain, rtol=0.02 if coarse else 0.0, atol=0.25 if coarse else 1e-3))
 
 
-def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[Sequence[Row]]:
+def _closed(row: Row, reason: Reason, form: ReasonForm) -> Row:
+    """The row once more, with its reason, up to the answer."""
+    branch = Branch((*row.branch.question, *reason.ids, *form.closing), row.branch.labels)
+    before = len(row.prefix) + len(row.branch.question)
+    return Row(row.prefix, branch, row.owner, before + len(row.prefix) + branch.longest)
+
+
+def _batches(rows: Iterable[Row], batch_tokens: int) -> Iterator[Sequence[Row]]:
     """Cut rows, longest first, into batches of at most ``batch_tokens`` with padding (at least one row)."""
-    start = 0
+    rows, start = sorted(rows, key=lambda row: -row.tokens), 0
     while start < len(rows):
         size = max(1, batch_tokens // rows[start].tokens)
         yield rows[start : start + size]
         start += size
 
 
-def _ordered(batches: Iterator[Scored]) -> Floats:
-    found = {owner: row for batch in batches for owner, row in zip(batch.owners, batch.logprobs, strict=True)}
-    return np.concatenate([found[owner] for owner in sorted(found)])
+def _ordered(batches: Iterator[list[Score]]) -> Floats:
+    found = sorted((score for batch in batches for score in batch), key=lambda score: score.owner)
+    return np.concatenate([score.logprobs for score in found])
