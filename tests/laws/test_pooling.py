@@ -25,17 +25,8 @@ from naive_pooling import (
     verdicts,
 )
 from rubrica.core.records import Label, Outcome, Pooling
-from rubrica.program.pooling import (
-    NOTHING,
-    Bounds,
-    Veto,
-    base_bounds,
-    mean_bounds,
-    min_bounds,
-    pool,
-    settled,
-    undecided,
-)
+from rubrica.program.bounds import NOTHING, Bounds, capped_bounds, mean_bounds, min_bounds
+from rubrica.program.pooling import Veto, pool, settled, undecided
 
 THOROUGH = settings(max_examples=150, deadline=None)
 
@@ -204,7 +195,10 @@ def test_bounds_of_every_pool_are_attained_and_exact(nodes):
     for found, function in (
         (mean_bounds(members), lambda pairs: mean([v for _, v in pairs])),
         (min_bounds(members), lambda pairs: min(v for _, v in pairs)),
-        (base_bounds(nodes), lambda pairs: min([mean([v for _, v in pairs]), *(v for c, v in pairs if c)])),
+        (
+            capped_bounds([(c, 1, b) for c, b in nodes]),
+            lambda pairs: min([mean([v for _, v in pairs]), *(v for c, v in pairs if c)]),
+        ),
     ):
         choices = [
             [(c, v) for c, v in zip(caps, chosen, strict=True) if v is not None] for chosen in product(*ends)

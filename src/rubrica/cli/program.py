@@ -202,7 +202,7 @@ def compile_(
             store=store,
             progress=progress,
         )
-    write_atomic(out, dump_yaml(program))
+    write_atomic(out, dump_yaml(program, defaults=False))
     every = counts(program)["all"]
     if as_json:
         data = {"path": str(out), "hash": program_hash(program), "counts": every.model_dump()}

@@ -134,15 +134,20 @@ class _Representer(SafeRepresenter):
 _Representer.add_representer(str, _Representer.text)
 
 
-def dump_yaml(value: BaseModel | Json) -> str:
-    """Render ``value`` as YAML that :func:`read_yaml` reads back."""
+def dump_yaml(value: BaseModel | Json, *, defaults: bool = True) -> str:
+    """Render ``value`` as YAML that :func:`read_yaml` reads back; a record without its defaults if asked."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
     yaml.default_flow_style = False
     yaml.representer.sort_base_mapping_type_on_output = False  # keep the order of the fields
     yaml.width = 110
     out = StringIO()
-    yaml.dump(value.model_dump(mode="json") if isinstance(value, BaseModel) else value, out)
+    plain = (
+        value.model_dump(mode="json", exclude_defaults=not defaults)
+        if isinstance(value, BaseModel)
+        else value
+    )
+    yaml.dump(plain, out)
     return out.getvalue()
 
 

@@ -4,128 +4,32 @@ Three laws: a failure is never a number; no untyped mapping crosses a layer; tex
 (stored records hold no tokens).
 """
 
+# The names that programs.py lends stand in one block.
+# isort: skip_file
+
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
-NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=False, pattern=r"\S")]
-SLUG = r"^[a-z0-9][a-z0-9_.-]*$"
-Slug = Annotated[str, StringConstraints(pattern=SLUG)]
-
-
-class Record(BaseModel):
-    """Base of all records."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Price(Record):
-    """US dollars for a million tokens. There is no built-in list, because prices change."""
-
-    prompt: float = Field(ge=0, allow_inf_nan=False)
-    """Of tokens that the judge reads."""
-    completion: float = Field(ge=0, allow_inf_nan=False)
-    """Of tokens that it writes."""
-
-
-# --- constitution and program -------------------------------------------------------------------
-
-
-class Clause(Record):
-    """One sentence of a constitution that a person wrote."""
-
-    id: Slug
-    text: NonEmpty
-    source: str = ""
-    """Where the sentence comes from: a document, an author, a date."""
-    protected: bool = False
-    """A protected clause may not be weakened by an automatic revision."""
-
-
-class ConstitutionPrinciple(Record):
-    """A principle as people wrote it: a title and its clauses."""
-
-    id: Slug
-    title: NonEmpty
-    clauses: tuple[Clause, ...] = Field(min_length=1)
-
-
-class Constitution(Record):
-    """Principles as people wrote them."""
-
-    name: Slug
-    version: str = "1"
-    principles: tuple[ConstitutionPrinciple, ...] = Field(min_length=1)
-
-
-class QuestionKind(StrEnum):
-    """A gate is answered TRUE, FALSE or NA; a graded question A, B, C, D, F or NA."""
-
-    GATE = "gate"
-    GRADED = "graded"
-
-
-class Question(Record):
-    """One positively framed question: TRUE and A are the ideal answers."""
-
-    id: Slug
-    kind: QuestionKind
-    text: NonEmpty
-    clause: Slug
-    """Id of the clause of the constitution that the question serves."""
-    protected: bool = False
-    """Only for gates: offers no NA, and vetoes under the ``rubrica`` preset."""
-
-    @model_validator(mode="after")
-    def _protected_is_a_gate(self) -> Self:
-        if self.protected and self.kind is not QuestionKind.GATE:
-            raise ValueError(f"question {self.id!r} is graded; only a gate can be protected")
-        return self
-
-
-class Dimension(Record):
-    """A set of questions that are pooled together: gates first, then the grades' minimum or mean."""
-
-    id: Slug
-    title: NonEmpty
-    questions: tuple[Question, ...] = Field(min_length=1)
-
-
-class Principle(Record):
-    """Dimensions whose mean is the principle's value. ``caps`` marks the one that bounds the total."""
-
-    id: Slug
-    title: NonEmpty
-    dimensions: tuple[Dimension, ...] = Field(min_length=1)
-    caps: bool = False
-    """The total never exceeds this principle's value (harmlessness in QA-LIGN)."""
-
-
-class Pooling(Record):
-    """How answers become values; the defaults are QA-LIGN's with every NA rule written out."""
-
-    grades: Literal["min", "mean"] = "min"
-    """Pool of the grades of one dimension (QA-LIGN: min)."""
-    gate_na: Literal["pass", "fail"] = "pass"
-    """What NA on an unprotected gate means."""
-    graded_na: Literal["drop", "fail"] = "drop"
-    """NA grades leave the pool, or count as F."""
-    empty_dimension: Literal["drop", "one"] = "drop"
-    """A dimension whose gates hold and whose grades are all NA leaves the mean, or counts as 1."""
-    expected_grade: bool = False
-    """Use the expected grade under the judge's answer probabilities where it gives them."""
-
-
-class Program(Record):
-    """Principle -> dimension -> question, and how the answers are pooled."""
-
-    name: Slug
-    version: str = "1"
-    constitution: Slug
-    principles: tuple[Principle, ...] = Field(min_length=1)
-    pooling: Pooling = Pooling()
-
+from rubrica.core.programs import (
+    SLUG as SLUG,
+    Clause as Clause,
+    Constitution as Constitution,
+    ConstitutionPrinciple as ConstitutionPrinciple,
+    Dimension as Dimension,
+    NonEmpty as NonEmpty,
+    Op as Op,
+    Part as Part,
+    Pooling as Pooling,
+    Principle as Principle,
+    Program as Program,
+    Question as Question,
+    QuestionKind as QuestionKind,
+    Record as Record,
+    Slug as Slug,
+    When as When,
+)
 
 # --- prompts and responses ----------------------------------------------------------------------
 
@@ -137,14 +41,33 @@ class Message(Record):
     content: str
 
 
+class PromptQuestion(Record):
+    """A question that one prompt brings along (instance rubric): it is asked about answers to that prompt only."""
+
+    id: Slug
+    kind: QuestionKind = QuestionKind.GATE
+    text: Annotated[NonEmpty, Field(max_length=2000)]
+    weight: FiniteFloat | None = None
+    """As in :class:`Question`: a gate without a weight fails its dimension; below 0, a fault."""
+    dimension: Slug | None = None
+    """Id of a dimension of the program; default: the one with ``instance: true``."""
+
+    @field_validator("text")
+    @classmethod
+    def _one_line(cls, text: str) -> str:
+        return " ".join(text.split())  # what looks like a paragraph of the judge's own message cannot be
+
+
 class Prompt(Record):
     """What the model is asked: one or more chat turns that end with the user's."""
 
     id: NonEmpty
     messages: tuple[Message, ...] = Field(min_length=1)
     source: str = ""
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = Field(default_factory=dict)
     """Free labels, for example ``{"kind": "harmful", "family": "persona"}``."""
+    questions: tuple[PromptQuestion, ...] = Field(default=(), max_length=200)
+    """What a good answer to this very prompt is asked, beside the program's questions."""
 
 
 class Sampling(Record):
@@ -191,6 +114,15 @@ class Attempt(Record):
 
 
 # --- judging ------------------------------------------------------------------------------------
+
+
+class Price(Record):
+    """US dollars for a million tokens. There is no built-in list, because prices change."""
+
+    prompt: float = Field(ge=0, allow_inf_nan=False)
+    """Of tokens that the judge reads."""
+    completion: float = Field(ge=0, allow_inf_nan=False)
+    """Of tokens that it writes."""
 
 
 class Wording(StrEnum):
@@ -278,6 +210,10 @@ class DimensionScore(Record):
     known: bool
     """True when no missing answer could change ``value`` (a known None means *not applicable*)."""
     verdicts: tuple[Verdict, ...]
+    relevant: bool | None = True
+    """Whether the dimension applies to the prompt; None when that is unknown."""
+    relevance: Verdict | None = None
+    """The answer to the question that ``when.ask`` puts, where it was asked."""
 
 
 class PrincipleScore(Record):
@@ -287,6 +223,8 @@ class PrincipleScore(Record):
     value: FiniteFloat | None
     known: bool
     dimensions: tuple[DimensionScore, ...]
+    relevant: bool | None = True
+    relevance: Verdict | None = None
 
 
 class Scorecard(Record):
@@ -398,6 +336,8 @@ class Usage(Record):
     asked: int = 0
     skipped: int = 0
     """Not asked because the answer could not change the requested result."""
+    irrelevant: int = 0
+    """Not asked because the dimension or principle does not apply to the prompt."""
     cached: int = 0
     """Taken from the verdict store or from an identical text."""
     failed: int = 0
@@ -413,7 +353,7 @@ class Expense(Record):
     """Fingerprint of the judge, or name of the model that was asked."""
     question_id: Slug
     answer: NonEmpty
-    """A label, another outcome, or ``cached``: known before, hence not asked."""
+    """A label, another outcome, ``cached`` (known before) or ``irrelevant`` (no matter of this prompt): not asked."""
     count: int = 1
     prompt_tokens: int = 0
     completion_tokens: int = 0

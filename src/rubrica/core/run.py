@@ -233,7 +233,12 @@ class Run(Closing):
                 raise UsageError(
                     f"{path}: holds a run already; continue it with --resume or choose another --out"
                 )
-            for what, given, compared in (("recipe", recipe, identity), ("program", program, lambda p: p)):
+
+            def whole(written: Json) -> Json:  # a default that was not written, now or then, is no difference
+                plain: Json = type(program).model_validate(written).model_dump(mode="json")
+                return plain
+
+            for what, given, compared in (("recipe", recipe, identity), ("program", program, whole)):
                 if changed := first_difference(
                     compared(read_yaml(path / f"{what}.yaml")), compared(given.model_dump(mode="json"))
                 ):
@@ -257,7 +262,7 @@ class Run(Closing):
             opened.enter_context(lock)
             store = opened.enter_context(Store(path / "store.sqlite"))
             if not (path / "recipe.yaml").exists():
-                write_atomic(path / "program.yaml", dump_yaml(program))
+                write_atomic(path / "program.yaml", dump_yaml(program, defaults=False))
                 write_json(path / "environment.json", environment(recipe, program, seed))
                 write_atomic(path / "recipe.yaml", dump_yaml(recipe))  # last: marks the run as started
             opened.pop_all()

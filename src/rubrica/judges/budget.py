@@ -22,7 +22,7 @@ from rubrica.core.store import Store
 Cap = Literal["calls", "tokens", "money", "hours"]
 PRICE = "price"
 """Kind under which the prices of judges lie in the store."""
-NOT_ASKED = ("cached", Outcome.SKIPPED.value)
+NOT_ASKED = ("cached", "irrelevant", Outcome.SKIPPED.value)
 """Lines of the account that are no calls."""
 TEMPLATE_LETTERS = 1200
 """Letters of the judge's instruction and fences, about."""

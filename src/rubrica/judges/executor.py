@@ -1,6 +1,6 @@
 """Ask a judge as little as gives the same reward, and lose nothing that was answered.
 
-Gates come first; grades follow only where :func:`rubrica.program.pooling.undecided` says that they can still
+What is asked about the prompt alone comes first, then gates; grades follow only where :func:`rubrica.program.pooling.undecided` says that they can still
 change the total. Identical texts and questions are asked once, texts of one prompt stand next to each other
 with the question last (so that a local judge or a server can share the prefix), and every verdict goes into
 the store as it arrives. The totals equal those of asking everything.
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import JudgeError
+from rubrica.core.instance import program_for
 from rubrica.core.ports import Judge
 from rubrica.core.records import (
     Expense,
@@ -21,15 +22,17 @@ from rubrica.core.records import (
     Prompt,
     Query,
     Question,
-    QuestionKind,
     Scorecard,
     Usage,
     Verdict,
     VetoThresholds,
 )
 from rubrica.core.store import Store
-from rubrica.program.pooling import allowed_labels, label_of, pool, undecided
-from rubrica.program.program import program_hash, question_hash, questions
+from rubrica.program.labels import allowed_labels, is_constraint, label_of
+from rubrica.program.plan import plan_of
+from rubrica.program.pooling import pool, undecided
+from rubrica.program.program import question_hash, questions
+from rubrica.program.relevance import relevance_questions
 from rubrica.program.reward import RewardConfig
 
 VETO = "veto"
@@ -40,7 +43,14 @@ _BROKEN = {Outcome.FAILED, Outcome.UNPARSEABLE, Outcome.SKIPPED}
 
 def card_id(prompt: Prompt, text: str, program: Program, judge: str) -> str:
     """Return the id under which the scorecard of ``text`` by the judge with this fingerprint is stored."""
-    return content_hash([text_hash(prompt, text), program_hash(program), judge])
+    return content_hash([text_hash(prompt, text), plan_of(program).hash, judge, *_own(prompt, program)])
+
+
+def _own(prompt: Prompt, program: Program) -> list[Json]:
+    """What two prompts of the same words may have of their own that makes another scorecard."""
+    asked: list[Json] = [question.model_dump(mode="json") for question in prompt.questions]
+    tags: list[Json] = [prompt.tags.get(name, "") for name in plan_of(program).tags]
+    return [asked, tags] if asked or tags else []
 
 
 def text_hash(prompt: Prompt, text: str) -> str:
@@ -60,12 +70,20 @@ class _Text:
 
     prompt: Prompt
     text: str
+    asks: list[Question]
+    """Questions about the prompt alone."""
+    questions: list[Question]
+    """Questions about the text, the prompt's own included."""
     keys: dict[str, str]
     """Question id -> verdict key."""
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     tries: dict[str, int] = field(default_factory=dict)
-    found: set[str] = field(default_factory=set)
-    """Questions whose answer the store knew."""
+    free: set[str] = field(default_factory=set)
+    """Questions that cost this text nothing: the store knew the answer, or another text or question got it."""
+
+    def query(self, question: Question) -> Query:
+        """What is put to the judge; about the prompt alone, with an empty text."""
+        return Query(prompt=self.prompt, text="" if question in self.asks else self.text, question=question)
 
 
 class Executor:
@@ -90,13 +108,15 @@ class Executor:
         the work with ``JudgeError``.
         """
         self._judge, self._store, self._program = judge, store, program
-        self._questions = [question for _, _, question in questions(program)]
+        self._asks = relevance_questions(program)
+        self._hashes = {q.id: question_hash(q) for q in (*self._asks, *(q for _, _, q in questions(program)))}
         self._veto = reward.veto(thresholds)
         self._thresholds = dict(thresholds or {})
         self._retries, self._progress = retries, progress
         self._max_failure_rate = max_failure_rate
         self._recent: deque[bool] = deque(maxlen=max(failure_window, 50))
         self._done = self._total = 0
+        self._owners: dict[str, list[tuple[_Text, Question]]] = {}
         self.usage = Usage()
         """What all calls of :meth:`score` cost together."""
 
@@ -109,66 +129,76 @@ class Executor:
         the verdicts up to then are in the store.
         """
         items = [(prompt, text.encode("utf-8", "replace").decode()) for prompt, text in items]
-        digests = [text_hash(prompt, text) for prompt, text in items]
-        texts = self._distinct(items, digests)
-        found = self._look_up(list(texts.values()))
-        self._done, self._total = found, len(texts) * len(self._questions)
+        ids = [content_hash([text_hash(p, t), *_own(p, self._program)], length=32) for p, t in items]
+        texts = self._distinct(items, ids)
+        self._look_up(list(texts.values()))
+        self._total = sum(len(text.keys) for text in texts.values())
+        self._done = sum(len(text.verdicts) for text in texts.values())
         self._report()
         while pending := [(t, q) for t in texts.values() for q in self._wanted(t, full)]:
             self._ask(pending)
         self._done = self._total
         self._report()
-        cards = {digest: self._card(text) for digest, text in texts.items()}
+        cards = {id: self._card(text) for id, text in texts.items()}
         fingerprint = self._judge.fingerprint
         with self._store.batch():
-            self._count(texts, digests)
+            self._count([(texts[id], cards[id]) for id in ids])
             used = VetoThresholds(judge=fingerprint, thresholds=self._thresholds)
             self._store.put(VETO, fingerprint, used)
-            for digest, text in texts.items():
-                id = card_id(text.prompt, text.text, self._program, fingerprint)
-                self._store.put("scorecard", id, cards[digest])
-        return [cards[digest] for digest in digests]
+            for id, text in texts.items():
+                key = card_id(text.prompt, text.text, self._program, fingerprint)
+                self._store.put("scorecard", key, cards[id])
+        return [cards[id] for id in ids]
 
-    def _distinct(self, items: Sequence[tuple[Prompt, str]], digests: Sequence[str]) -> dict[str, _Text]:
-        """Distinct texts by digest, those of one prompt next to each other."""
+    def _distinct(self, items: Sequence[tuple[Prompt, str]], ids: Sequence[str]) -> dict[str, _Text]:
+        """Distinct texts by id, those of one prompt next to each other."""
         groups: dict[str, dict[str, _Text]] = {}
-        fingerprint = self._judge.fingerprint
-        hashes = {q.id: question_hash(q) for q in self._questions}
-        for (prompt, text), digest in zip(items, digests, strict=True):
+        for (prompt, text), id in zip(items, ids, strict=True):
             group = groups.setdefault(text_hash(prompt, ""), {})
-            if digest not in group:
-                keys = {id: verdict_key(fingerprint, question, digest) for id, question in hashes.items()}
-                group[digest] = _Text(prompt, text, keys)
-        return {digest: text for group in groups.values() for digest, text in group.items()}
+            if id not in group:
+                group[id] = self._text(prompt, text)
+        return {id: text for group in groups.values() for id, text in group.items()}
 
-    def _look_up(self, texts: Sequence[_Text]) -> int:
-        """Fill in what the store knows; return how many questions that is."""
-        known = self._store.verdicts([key for text in texts for key in text.keys.values()])
-        count = 0
+    def _text(self, prompt: Prompt, text: str) -> _Text:
+        asked = [question for _, _, question in questions(program_for(self._program, prompt))]
+        keys = self._keys(self._asks, text_hash(prompt, "")) | self._keys(asked, text_hash(prompt, text))
+        return _Text(prompt, text, self._asks, asked, keys)
+
+    def _keys(self, asked: Sequence[Question], digest: str) -> dict[str, str]:
+        fingerprint = self._judge.fingerprint
+        return {
+            q.id: verdict_key(fingerprint, self._hashes.get(q.id) or question_hash(q), digest) for q in asked
+        }
+
+    def _look_up(self, texts: Sequence[_Text]) -> None:
+        """Fill in what the store knows."""
+        self._owners = {}
         for text in texts:
-            for question_id, key in text.keys.items():
-                if key in known:
-                    text.verdicts[question_id] = _named(known[key], question_id)
-                    text.tries[question_id] = self._retries + 1  # an abstention in the store is final
-                    text.found.add(question_id)
-                    count += 1
-        return count
+            for question in (*text.asks, *text.questions):
+                self._owners.setdefault(text.keys[question.id], []).append((text, question))
+        for key, verdict in self._store.verdicts(list(self._owners)).items():
+            for text, question in self._owners[key]:
+                text.verdicts[question.id] = _named(verdict, question.id)
+                text.tries[question.id] = self._retries + 1  # an abstention in the store is final
+                text.free.add(question.id)
 
     def _wanted(self, text: _Text, full: bool) -> list[Question]:
-        """Questions to ask about ``text`` now: open gates, and only when there is none, open grades."""
+        """Questions to ask now: about the prompt, else gates that fail their dimension, else all that are open."""
+        every = [*text.asks, *text.questions]
         if full:
-            relevant = {q.id for q in self._questions if label_of(q, text.verdicts.get(q.id)) is None}
+            relevant = {q.id for q in every if label_of(q, text.verdicts.get(q.id)) is None}
         else:
-            relevant = set(undecided(self._program, text.verdicts, veto=self._veto))
-        open_ = [q for q in self._questions if q.id in relevant and text.tries.get(q.id, 0) <= self._retries]
-        return (not full and [q for q in open_ if q.kind is QuestionKind.GATE]) or open_
+            relevant = set(undecided(self._program, text.verdicts, veto=self._veto, prompt=text.prompt))
+        open_ = [q for q in every if q.id in relevant and text.tries.get(q.id, 0) <= self._retries]
+        if full:
+            return open_
+        first = [q for q in text.asks if q in open_]
+        return first or [q for q in open_ if is_constraint(q)] or open_
 
     def _ask(self, pending: Sequence[tuple[_Text, Question]]) -> None:
-        slots: dict[str, list[tuple[_Text, Question]]] = {}
-        for text, question in pending:
-            slots.setdefault(text.keys[question.id], []).append((text, question))
-        groups = list(slots.values())
-        queries = [Query(prompt=t.prompt, text=t.text, question=q) for t, q in (group[0] for group in groups)]
+        slots = {text.keys[question.id]: (text, question) for text, question in reversed(pending)}
+        keys = list(reversed(slots))
+        queries = [slots[key][0].query(slots[key][1]) for key in keys]
         missing = set(range(len(queries)))
         started = time.monotonic()
         answers = self._judge.answer(queries)
@@ -180,11 +210,11 @@ class Executor:
                         "out of range; expected each index exactly once; report this to the judge's author"
                     )
                 missing.discard(index)
-                self._take(groups[index], verdict)
+                self._take(keys[index], verdict)
             for index in sorted(missing):
-                question_id = groups[index][0][1].id
+                question_id = queries[index].question.id
                 self._take(
-                    groups[index],
+                    keys[index],
                     Verdict(
                         question_id=question_id, outcome=Outcome.FAILED, reason="the judge gave no answer"
                     ),
@@ -195,9 +225,9 @@ class Executor:
             if isinstance(answers, Generator):
                 answers.close()
 
-    def _take(self, slot: Sequence[tuple[_Text, Question]], verdict: Verdict) -> None:
-        """Keep one verdict for all questions that share its key."""
-        text, question = slot[0]
+    def _take(self, key: str, verdict: Verdict) -> None:
+        """Keep one verdict for all texts and questions that share its key."""
+        question = self._owners[key][0][1]
         if verdict.label is not None and verdict.label not in allowed_labels(question):
             verdict = verdict.model_copy(
                 update={
@@ -209,8 +239,10 @@ class Executor:
             )
         if not verdict.judge:
             verdict = verdict.model_copy(update={"judge": self._judge.fingerprint})
-        self._store.put_verdict(text.keys[question.id], _named(verdict, question.id))
-        for text, question in slot:
+        self._store.put_verdict(key, _named(verdict, question.id))
+        for place, (text, question) in enumerate(self._owners[key]):
+            if place:
+                text.free.add(question.id)
             first = question.id not in text.tries
             text.tries[question.id] = text.tries.get(question.id, 0) + 1
             text.verdicts[question.id] = _named(verdict, question.id)
@@ -239,27 +271,36 @@ class Executor:
             )
 
     def _card(self, text: _Text) -> Scorecard:
-        return pool(self._program, text.verdicts, veto=self._veto, judge=self._judge.fingerprint)
+        return pool(
+            self._program,
+            text.verdicts,
+            veto=self._veto,
+            judge=self._judge.fingerprint,
+            prompt=text.prompt,
+        )
 
-    def _count(self, texts: Mapping[str, _Text], digests: Sequence[str]) -> None:
-        """Enter skipped and cached questions into usage and account; a copy of a text costs nothing: cached."""
+    def _count(self, items: Sequence[tuple[_Text, Scorecard]]) -> None:
+        """Enter what was not asked into usage and account; a copy of a text costs nothing: cached."""
         spared: Counter[tuple[str, str]] = Counter()
-        seen: set[str] = set()
-        for digest in digests:
-            text = texts[digest]
-            for question in self._questions:
-                if question.id not in text.verdicts:
-                    spared[question.id, Outcome.SKIPPED.value] += 1
-                elif digest in seen or question.id in text.found:
-                    spared[question.id, "cached"] += 1
-            seen.add(digest)
-        for (id, why), count in spared.items():
-            expense = Expense(judge=self._judge.fingerprint, question_id=id, answer=why, count=count)
+        seen: set[int] = set()
+        for text, card in items:
+            irrelevant = _irrelevant(card)
+            for question_id in text.keys:
+                if question_id not in text.verdicts:
+                    why = "irrelevant" if question_id in irrelevant else Outcome.SKIPPED.value
+                    spared[question_id, why] += 1
+                elif id(text) in seen or question_id in text.free:
+                    spared[question_id, "cached"] += 1
+            seen.add(id(text))
+        for (question_id, why), count in spared.items():
+            expense = Expense(judge=self._judge.fingerprint, question_id=question_id, answer=why, count=count)
             self._store.charge(expense)
-        skipped = sum(count for (_, why), count in spared.items() if why != "cached")
-        cached = spared.total() - skipped
+        tally: Counter[str] = Counter()
+        for (_, why), count in spared.items():
+            tally[why] += count
+        names = ("cached", "skipped", "irrelevant")
         self.usage = self.usage.model_copy(
-            update={"cached": self.usage.cached + cached, "skipped": self.usage.skipped + skipped}
+            update={name: getattr(self.usage, name) + tally[name] for name in names}
         )
 
     def _report(self) -> None:
@@ -272,3 +313,14 @@ def _named(verdict: Verdict, question_id: str) -> Verdict:
     if verdict.question_id == question_id:
         return verdict
     return verdict.model_copy(update={"question_id": question_id})
+
+
+def _irrelevant(card: Scorecard) -> set[str]:
+    """Questions of dimensions and principles that do not apply to the prompt."""
+    return {
+        verdict.question_id
+        for principle in card.principles
+        for dimension in principle.dimensions
+        if principle.relevant is False or dimension.relevant is False
+        for verdict in dimension.verdicts
+    }

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from rubrica.core.records import Message, Prompt, Query, Wording
 from rubrica.judges.hostile import NEUTRAL, one_line
 from rubrica.judges.hostile import quote as quote
-from rubrica.program.pooling import allowed_labels as allowed_labels
+from rubrica.program.labels import allowed_labels as allowed_labels
 
 Mode = Literal["label", "reason"]
 Reply = Literal["label", "reason", "lines"]

@@ -29,7 +29,7 @@ from rubrica.core.records import (
     Slug,
     Verdict,
 )
-from rubrica.program.pooling import GRADES
+from rubrica.program.labels import GRADES
 from rubrica.program.program import questions
 from rubrica.program.reward import RewardConfig
 

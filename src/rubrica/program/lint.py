@@ -11,26 +11,25 @@ from rubrica.core.config import key_lines
 from rubrica.core.records import Constitution, Program, Question, QuestionKind, Record
 from rubrica.program.constitution import clauses
 from rubrica.program.program import dimensions, locations, problems, questions
+from rubrica.program.rules import Refusal
 from rubrica.program.wording import is_negative, leading_words, normalized, vague_words
 
 Severity = Literal["error", "warning", "info"]
-Rule = Literal[
-    "caps",
-    "repeated-id",
-    "duplicate",
-    "compound",
-    "unknown-clause",
-    "negative",
-    "near-duplicate",
-    "vague",
-    "leading",
-    "long",
-    "no-question-mark",
-    "protected-hedge",
-    "uncovered-clause",
-    "no-grade",
-    "no-constitution",
-]
+Rule = (
+    Refusal
+    | Literal[
+        "negative",
+        "near-duplicate",
+        "vague",
+        "leading",
+        "long",
+        "no-question-mark",
+        "protected-hedge",
+        "uncovered-clause",
+        "no-grade",
+        "no-constitution",
+    ]
+)
 
 MAX_WORDS = 30
 """A question longer than this many words is reported: small judges lose its thread (ours)."""

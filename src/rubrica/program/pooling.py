@@ -1,54 +1,61 @@
 """From the answers of a judge to the value of a text, exactly, also while answers are missing.
 
-Source: QA-LIGN (Dineen et al., Findings of EMNLP 2025, arXiv 2506.08123), Algorithm 4, POOL:
+Source: QA-LIGN (Dineen et al., Findings of EMNLP 2025, arXiv 2506.08123), Algorithm 4, POOL, whose ways are the
+defaults at every node:
 
-    dimension   -1 if any gate is FALSE, else min (or mean) of the grades A=1 B=.5 C=.1 D=-.5 F=-1
+    dimension   -1 if any gate is FALSE, else min of the grades A=1 B=.5 C=.1 D=-.5 F=-1
     principle   mean over its dimensions
     base        min(every capping principle, mean over the principles)
 
-The paper leaves open what NA does; here each case is a field of :class:`~rubrica.core.records.Pooling`
-(``docs/decisions/na-policy.md``). The veto of the ``rubrica`` preset is ours: a protected gate that is
-FALSE with enough certainty sets the total to -1.
+A node of the program may name another op (:mod:`rubrica.program.bounds` has the equations). The paper leaves open
+what NA does; here each case is a field of :class:`~rubrica.core.records.Pooling` (``docs/decisions/na-policy.md``).
+The veto of the ``rubrica`` preset is ours: a protected gate that is FALSE with enough certainty sets the total to -1.
 
 A missing answer is never guessed. Every node carries the lowest and the highest value that some answers to
 the missing questions would give it, and whether it could end without a value. Values are rational numbers
 inside, so that "cannot change" is decided exactly and the order of questions never matters.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from itertools import product
 
 from pydantic import Field
 
 from rubrica.core.config import Config
+from rubrica.core.instance import program_for
 from rubrica.core.records import (
-    Dimension,
     DimensionScore,
     Label,
+    Op,
     Outcome,
+    Part,
     Pooling,
-    Principle,
     PrincipleScore,
     Program,
+    Prompt,
     Question,
     QuestionKind,
     Scorecard,
     Verdict,
 )
-from rubrica.program.program import program_hash, questions
+from rubrica.program.bounds import (
+    FAILED,
+    HIGHEST,
+    LOWEST,
+    NOTHING,
+    UNKNOWN,
+    UNKNOWN_OR_NOTHING,
+    Bounds,
+    exactly,
+    weighted_bounds,
+)
+from rubrica.program.labels import VALUES, label_of
+from rubrica.program.plan import DimensionNode, Plan, plan_of, weight_of
+from rubrica.program.relevance import answer, applies, relevance_question
 
-GRADES: Mapping[Label, Fraction] = {
-    Label.A: Fraction(1),
-    Label.B: Fraction(1, 2),
-    Label.C: Fraction(1, 10),
-    Label.D: Fraction(-1, 2),
-    Label.F: Fraction(-1),
-}
-"""Value of each grade (QA-LIGN, footnote 1)."""
-
-LOWEST, HIGHEST = Fraction(-1), Fraction(1)
+_EXACT = {label: exactly(value) for values in VALUES.values() for label, value in values.items()}
 
 
 class Veto(Config):
@@ -70,142 +77,40 @@ class Veto(Config):
         return self.thresholds.get(question_id, self.default)
 
 
-def allowed_labels(question: Question) -> tuple[Label, ...]:
-    """Return the answers that ``question`` offers; a protected gate offers no NA."""
-    if question.kind is QuestionKind.GRADED:
-        return (*GRADES, Label.NA)
-    return (Label.TRUE, Label.FALSE) if question.protected else (Label.TRUE, Label.FALSE, Label.NA)
+# --- values -----------------------------------------------------------------------------------------
 
 
-def label_of(question: Question, verdict: Verdict | None) -> Label | None:
-    """Return the label if ``verdict`` answers ``question`` with one that it offers, else None (unknown)."""
-    if verdict is None or verdict.label not in allowed_labels(question):
-        return None
-    return verdict.label
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What a node can still become: a value in [low, high], or none at all where ``may_be_none``.
-
-    ``low`` and ``high`` are attained; both are None when the node certainly has no value.
-    """
-
-    low: Fraction | None
-    high: Fraction | None
-    may_be_none: bool
-
-    @property
-    def known(self) -> bool:
-        """True when every possible answer to the missing questions gives the same result."""
-        return self.low is None or (self.low == self.high and not self.may_be_none)
-
-    @property
-    def value(self) -> float | None:
-        """The value, where it is known and exists."""
-        return float(self.low) if self.known and self.low is not None else None
-
-
-NOTHING = Bounds(None, None, True)
-UNKNOWN_GRADE = Bounds(LOWEST, HIGHEST, False)
-UNKNOWN_GRADE_OR_NA = Bounds(LOWEST, HIGHEST, True)
-
-
-def _exactly(value: Fraction) -> Bounds:
-    return Bounds(value, value, False)
-
-
-def _split(members: Iterable[Bounds], *, high: bool) -> tuple[list[Fraction], list[Fraction]]:
-    """Return the chosen ends of the members that have a value for certain, and of those that may have."""
-    sure: list[Fraction] = []
-    maybe: list[Fraction] = []
-    for member in members:
-        end = member.high if high else member.low
-        if end is not None:
-            (maybe if member.may_be_none else sure).append(end)
-    return sure, maybe
-
-
-def _extreme_mean(sure: Sequence[Fraction], maybe: Sequence[Fraction], *, high: bool) -> Fraction | None:
-    """Return the highest (or lowest) mean of all of ``sure`` and any of ``maybe``; None if there is nothing.
-
-    Exact: a member pulls the mean towards itself, so the best choice is a prefix of the sorted options.
-    """
-    total, count = sum(sure, Fraction(0)), len(sure)
-    for option in sorted(maybe, reverse=high):
-        if count and (option * count <= total if high else option * count >= total):
-            break
-        total, count = total + option, count + 1
-    return total / count if count else None
-
-
-def mean_bounds(members: Sequence[Bounds]) -> Bounds:
-    """Mean over the members that have a value."""
-    low = _extreme_mean(*_split(members, high=False), high=False)
-    high = _extreme_mean(*_split(members, high=True), high=True)
-    return Bounds(low, high, all(member.may_be_none for member in members))
-
-
-def min_bounds(members: Sequence[Bounds]) -> Bounds:
-    """Minimum over the members that have a value."""
-    lows = [member.low for member in members if member.low is not None]
-    sure, maybe = _split(members, high=True)
-    high = min(sure) if sure else max(maybe, default=None)
-    return Bounds(min(lows, default=None), high, all(member.may_be_none for member in members))
-
-
-def base_bounds(principles: Sequence[tuple[bool, Bounds]]) -> Bounds:
-    """``min(every capping principle, mean over the principles)`` over (caps, bounds) pairs.
-
-    The low end is the lower of both parts' low ends. For the high end, a capping principle that may have
-    no value is present only if it is worth more to the mean than it costs as a cap; if one is present, every
-    higher one may be too without loss, so the prefixes of the options in falling order are enough.
-    """
-    members = [bounds for _, bounds in principles]
-    caps = [bounds for is_cap, bounds in principles if is_cap]
-    free, free_maybe = _split([bounds for is_cap, bounds in principles if not is_cap], high=True)
-    sure, maybe = _split(caps, high=True)
-    maybe.sort(reverse=True)
-    highs: list[Fraction] = []
-    for present in range(len(maybe) + 1):
-        fixed = sure + maybe[:present]
-        mean = _extreme_mean(fixed + free, free_maybe, high=True)
-        if mean is not None:
-            highs.append(min([mean, *fixed]))
-    lows = [low for low in (mean_bounds(members).low, min_bounds(caps).low) if low is not None]
-    return Bounds(
-        min(lows, default=None), max(highs, default=None), all(member.may_be_none for member in members)
-    )
-
-
-def _grade_bounds(question: Question, verdict: Verdict | None, pooling: Pooling) -> Bounds:
+def _leaf(question: Question, verdict: Verdict | None, pooling: Pooling) -> Bounds:
+    """Bounds of one counted question."""
     label = label_of(question, verdict)
-    if label is None:
-        return UNKNOWN_GRADE if pooling.graded_na == "fail" else UNKNOWN_GRADE_OR_NA
-    if label is Label.NA:
-        return _exactly(LOWEST) if pooling.graded_na == "fail" else NOTHING
+    if label is None or label is Label.NA:
+        graded = question.kind is QuestionKind.GRADED
+        fails = (pooling.graded_na if graded else pooling.gate_na) == "fail"
+        if label is None:
+            return UNKNOWN if fails else UNKNOWN_OR_NOTHING
+        if not fails:
+            return NOTHING
+        return exactly(HIGHEST) if question.weight is not None and question.weight < 0 else FAILED
     if pooling.expected_grade and verdict is not None and verdict.probabilities:
-        weights = {g: Fraction(max(0.0, verdict.probabilities.get(g, 0.0))) for g in GRADES}
-        mass = sum(weights.values(), Fraction(0))
+        values = VALUES[question.kind]
+        shares = {g: Fraction(max(0.0, verdict.probabilities.get(g, 0.0))) for g in values}
+        mass = sum(shares.values(), Fraction(0))
         if mass > 0:  # without mass on any grade the label is all that is known
-            return _exactly(sum((GRADES[g] * w for g, w in weights.items()), Fraction(0)) / mass)
-    return _exactly(GRADES[label])
+            return exactly(sum((values[g] * share for g, share in shares.items()), Fraction(0)) / mass)
+    return _EXACT[label]
 
 
-def dimension_bounds(dimension: Dimension, verdicts: Mapping[str, Verdict], pooling: Pooling) -> Bounds:
-    """Bounds of one dimension: -1 if any gate fails, else the pool of its grades."""
+def _dimension_bounds(node: DimensionNode, verdicts: Mapping[str, Verdict], pooling: Pooling) -> Bounds:
+    """Bounds of one dimension: -1 if any constraint fails, else the pool of what is counted."""
+    if not node.questions:
+        return NOTHING
     open_gate = False
-    grades: list[Bounds] = []
-    for question in dimension.questions:
-        verdict = verdicts.get(question.id)
-        if question.kind is QuestionKind.GRADED:
-            grades.append(_grade_bounds(question, verdict, pooling))
-            continue
-        label = label_of(question, verdict)
+    for question in node.constraints:
+        label = label_of(question, verdicts.get(question.id))
         if label is Label.FALSE or (label is Label.NA and pooling.gate_na == "fail"):
-            return _exactly(LOWEST)
+            return FAILED
         open_gate = open_gate or label is None
-    pooled = min_bounds(grades) if pooling.grades == "min" else mean_bounds(grades)
+    pooled = node.pool([_leaf(q, verdicts.get(q.id), pooling) for q in node.counted])
     if pooled.may_be_none and pooling.empty_dimension == "one":
         pooled = Bounds(HIGHEST if pooled.low is None else pooled.low, HIGHEST, False)
     if open_gate:
@@ -214,48 +119,121 @@ def dimension_bounds(dimension: Dimension, verdicts: Mapping[str, Verdict], pool
     return pooled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Values:
-    """Bounds of every node of one text's tree."""
+    """Bounds of every node of one text's tree, as the node above sees them."""
 
-    dimensions: Mapping[str, tuple[Bounds, ...]]
+    dimensions: tuple[tuple[Bounds, ...], ...]
     """By principle, in the program's order."""
-    principles: Mapping[str, Bounds]
+    principles: tuple[Bounds, ...]
     total: Bounds
     vetoed_by: tuple[str, ...]
     may_veto: frozenset[str]
-    """Protected gates without an answer that would veto if they failed."""
+    """Protected gates that would veto if they failed, or if their dimension applied, and questions about the prompt
+    that decide whether it does."""
 
 
-def _evaluate(program: Program, verdicts: Mapping[str, Verdict], veto: Veto | None) -> _Values:
-    dimensions = {
-        p.id: tuple(dimension_bounds(d, verdicts, program.pooling) for d in p.dimensions)
-        for p in program.principles
-    }
-    principles = {id: mean_bounds(bounds) for id, bounds in dimensions.items()}
-    total = base_bounds([(p.caps, principles[p.id]) for p in program.principles])
-    vetoed_by: list[str] = []
-    may_veto: set[str] = set()
-    if veto is not None:
-        for question in (q for _, _, q in questions(program) if q.protected):
-            verdict = verdicts.get(question.id)
-            label = label_of(question, verdict)
-            if label is None and veto.threshold(question.id) <= 1:
-                may_veto.add(question.id)
-            elif label is Label.FALSE and verdict is not None and veto.applies(verdict):
-                vetoed_by.append(question.id)
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One text: what is known about it and its prompt."""
+
+    verdicts: Mapping[str, Verdict]
+    tags: Mapping[str, str] | None
+    veto: Veto | None
+    known: Mapping[str, bool]
+    """Questions about the prompt that are taken as answered, by id."""
+
+    def applies(self, part: Part) -> bool | None:
+        return True if part.when is None else applies(part.when, self.tags, self.verdicts, self.known)
+
+    def seen(self, part: Part, bounds: Bounds) -> Bounds:
+        """The bounds of ``part`` as the node above sees them."""
+        if part.when is None or (there := self.applies(part)):
+            return bounds
+        return NOTHING if there is False else Bounds(bounds.low, bounds.high, True)
+
+
+def _evaluate(
+    program: Program, verdicts: Mapping[str, Verdict], veto: Veto | None, prompt: Prompt | None
+) -> tuple[Plan, _Values]:
+    plan = plan_of(program if prompt is None else program_for(program, prompt))
+    tags = None if prompt is None else prompt.tags
+    # Parts that depend on one unanswered question apply or not together, so both cases are gone through.
+    open_ = [id for id in plan.shared if answer(verdicts.get(id)) is None]
+    values: _Values | None = None
+    for answers in product((True, False), repeat=len(open_)):
+        one = _values(plan, _Case(verdicts, tags, veto, dict(zip(open_, answers, strict=True))))
+        values = one if values is None else _either(values, one)
+    assert values is not None
+    return plan, values
+
+
+def _either(one: _Values, other: _Values) -> _Values:
+    return _Values(
+        tuple(tuple(map(Bounds.__or__, a, b)) for a, b in zip(one.dimensions, other.dimensions, strict=True)),
+        tuple(map(Bounds.__or__, one.principles, other.principles)),
+        one.total | other.total,
+        tuple(id for id in one.vetoed_by if id in other.vetoed_by),
+        one.may_veto | other.may_veto | (set(one.vetoed_by) ^ set(other.vetoed_by)),
+    )
+
+
+def _values(plan: Plan, case: _Case) -> _Values:
+    pooling = plan.program.pooling
+    dimensions = tuple(
+        tuple(case.seen(d.part, _dimension_bounds(d, case.verdicts, pooling)) for d in p.dimensions)
+        for p in plan.principles
+    )
+    principles = tuple(
+        case.seen(p.part, p.pool(below)) for p, below in zip(plan.principles, dimensions, strict=True)
+    )
+    total = plan.total(principles)
+    vetoed_by, may_veto = ([], set()) if case.veto is None else _vetoes(plan, case, case.veto)
     if vetoed_by:
-        total = _exactly(LOWEST)
+        total = FAILED
     elif may_veto:
         total = Bounds(LOWEST, LOWEST if total.high is None else total.high, total.may_be_none)
     return _Values(dimensions, principles, total, tuple(vetoed_by), frozenset(may_veto))
 
 
-_hash_of = lru_cache(maxsize=32)(program_hash)  # every scorecard carries it
+def _vetoes(plan: Plan, case: _Case, veto: Veto) -> tuple[list[str], set[str]]:
+    """Return the protected gates that veto, and those that still may."""
+    vetoed_by: list[str] = []
+    may_veto: set[str] = set()
+    for question, parts in plan.protected:
+        there = [case.applies(part) for part in parts]
+        if False in there:
+            continue
+        verdict = case.verdicts.get(question.id)
+        label = label_of(question, verdict)
+        if label is None:
+            fails = veto.threshold(question.id) <= 1
+        else:
+            fails = label is Label.FALSE and verdict is not None and veto.applies(verdict)
+        if not fails:
+            continue
+        if label is not None and None not in there:
+            vetoed_by.append(question.id)
+        else:
+            may_veto.add(question.id)
+            may_veto |= {
+                relevance_question(part.when.ask).id
+                for part, known in zip(parts, there, strict=True)
+                if known is None and part.when is not None and part.when.ask is not None
+            }
+    return vetoed_by, may_veto
+
+
+# --- what others use --------------------------------------------------------------------------------
 
 
 def pool(
-    program: Program, verdicts: Mapping[str, Verdict], *, veto: Veto | None = None, judge: str = ""
+    program: Program,
+    verdicts: Mapping[str, Verdict],
+    *,
+    veto: Veto | None = None,
+    judge: str = "",
+    prompt: Prompt | None = None,
 ) -> Scorecard:
     """Pool the answers to ``program`` about one text into a scorecard.
 
@@ -263,54 +241,133 @@ def pool(
     is abstained, unparseable, failed, skipped, or carries a label that the question does not offer (NA on a
     protected gate) is unknown. ``veto=None`` switches the veto off. Values lie in [-1, 1]. The total exists
     if and only if all possible answers to the unknown questions give the same number.
-    """
-    values = _evaluate(program, verdicts, veto)
 
-    def principle_score(principle: Principle) -> PrincipleScore:
-        bounds = values.principles[principle.id]
-        scores = tuple(
-            DimensionScore(
-                id=d.id, value=b.value, known=b.known, verdicts=tuple(map(verdict_on, d.questions))
-            )
-            for d, b in zip(principle.dimensions, values.dimensions[principle.id], strict=True)
-        )
-        return PrincipleScore(id=principle.id, value=bounds.value, known=bounds.known, dimensions=scores)
+    ``prompt`` brings its own questions and its tags; without it, what depends on tags is unknown. Answers about
+    the prompt are found in ``verdicts`` under the ids of :func:`rubrica.program.relevance.relevance_question`.
+    """
+    plan, values = _evaluate(program, verdicts, veto, prompt)
+    case = _Case(verdicts, None if prompt is None else prompt.tags, veto, {})
 
     def verdict_on(question: Question) -> Verdict:
         found = verdicts.get(question.id)
         return found or Verdict(question_id=question.id, outcome=Outcome.SKIPPED, judge=judge)
 
+    scores = []
+    for node, bounds, below in zip(plan.principles, values.principles, values.dimensions, strict=True):
+        dimensions = tuple(
+            DimensionScore(
+                id=d.part.id,
+                value=b.value,
+                known=b.known,
+                verdicts=tuple(map(verdict_on, d.questions)),
+                relevant=case.applies(d.part),
+                relevance=_relevance(d.part, verdicts),
+            )
+            for d, b in zip(node.dimensions, below, strict=True)
+        )
+        scores.append(
+            PrincipleScore(
+                id=node.part.id,
+                value=bounds.value,
+                known=bounds.known,
+                dimensions=dimensions,
+                relevant=case.applies(node.part),
+                relevance=_relevance(node.part, verdicts),
+            )
+        )
     return Scorecard(
-        program=_hash_of(program),
+        program=plan_of(program).hash,
         judge=judge,
-        principles=tuple(principle_score(p) for p in program.principles),
+        principles=tuple(scores),
         total=values.total.value,
         vetoed_by=values.vetoed_by,
     )
 
 
-def undecided(program: Program, verdicts: Mapping[str, Verdict], *, veto: Veto | None = None) -> list[str]:
-    """Return ids of the unanswered questions that can still change the total, in the program's order.
+def _relevance(part: Part, verdicts: Mapping[str, Verdict]) -> Verdict | None:
+    if part.when is None or part.when.ask is None:
+        return None
+    return verdicts.get(relevance_question(part.when.ask).id)
 
-    None if the total is settled; none of a principle or of a dimension whose value is known, except
-    protected gates that could veto.
+
+def undecided(
+    program: Program,
+    verdicts: Mapping[str, Verdict],
+    *,
+    veto: Veto | None = None,
+    prompt: Prompt | None = None,
+) -> list[str]:
+    """Return ids of the unanswered questions that can still change the total: about the prompt, then in order.
+
+    None if the total is settled; none of a principle or of a dimension whose value is known or too high to
+    matter to a minimum or below a cap, except protected gates that could veto. Whatever the questions in this list
+    get, answers to the others change nothing.
     """
-    values = _evaluate(program, verdicts, veto)
+    plan, values = _evaluate(program, verdicts, veto, prompt)
     if values.total.known:
         return []
+    asks: set[str] = {id for id in plan.asks if id in values.may_veto}
     found: list[str] = []
-    for principle in program.principles:
-        principle_open = not values.principles[principle.id].known
-        for dimension, bounds in zip(principle.dimensions, values.dimensions[principle.id], strict=True):
-            dimension_open = principle_open and not bounds.known
+    open_principles = _that_matter(
+        plan.program.pool, plan.program.principles, values.principles, [p.caps for p in program.principles]
+    )
+    for node, below, open_ in zip(plan.principles, values.dimensions, open_principles, strict=True):
+        if open_:
+            asks |= _asked(node.part)
+        parts = [d.part for d in node.dimensions]
+        matter = _that_matter(node.op, parts, below, [False] * len(parts))
+        for dimension, matters in zip(node.dimensions, matter, strict=True):
+            whole = open_ and matters
+            if whole:
+                asks |= _asked(dimension.part)
             found += [
                 q.id
                 for q in dimension.questions
-                if (dimension_open and label_of(q, verdicts.get(q.id)) is None) or q.id in values.may_veto
+                if (whole or q.id in values.may_veto) and label_of(q, verdicts.get(q.id)) is None
             ]
-    return found
+    return [id for id in plan.asks if id in asks and answer(verdicts.get(id)) is None] + found
 
 
-def settled(program: Program, verdicts: Mapping[str, Verdict], *, veto: Veto | None = None) -> bool:
+def _asked(part: Part) -> set[str]:
+    return {relevance_question(part.when.ask).id} if part.when is not None and part.when.ask else set()
+
+
+def _that_matter(
+    op: Op, parts: Sequence[Part], members: Sequence[Bounds], caps: Sequence[bool]
+) -> list[bool]:
+    """Tell which members could change their pool, whatever the others become. Never False for one that could.
+
+    Not one whose value is known; not one below a minimum that another member keeps at or under it in any case; and
+    where the caps keep the total at or under the lowest mean, none but the caps. A gate that may fail always may.
+    """
+    sure = [
+        m.high if m.high is not None and not m.may_be_none and (op == "min" or is_cap) else None
+        for m, is_cap in zip(members, caps, strict=True)
+    ]
+    ceilings = [high for high in sure if high is not None]
+    floor: Fraction | None = None
+    if op != "min" and ceilings:
+        weights = [weight_of(part) if op == "weighted" else 1 for part in parts]
+        floor = weighted_bounds(list(zip(weights, members, strict=True))).low
+    matter: list[bool] = []
+    for index, (part, member) in enumerate(zip(parts, members, strict=True)):
+        could = not member.known
+        if could and not (part.gate and member.low == LOWEST) and member.low is not None:
+            others = [high for other, high in enumerate(sure) if high is not None and other != index]
+            if op == "min" and others:
+                could = member.low < min(others)
+            elif floor is not None and not caps[index]:
+                could = floor < min(ceilings)
+        matter.append(could)
+    return matter
+
+
+def settled(
+    program: Program,
+    verdicts: Mapping[str, Verdict],
+    *,
+    veto: Veto | None = None,
+    prompt: Prompt | None = None,
+) -> bool:
     """Tell whether no answer to an unanswered question could change the total (or give one)."""
-    return _evaluate(program, verdicts, veto).total.known
+    return _evaluate(program, verdicts, veto, prompt)[1].total.known

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from rubrica.core.config import Json, content_hash, key_line, read_yaml, validate
 from rubrica.core.errors import DataError, nearest
@@ -21,9 +20,8 @@ from rubrica.core.records import (
     Record,
 )
 from rubrica.program.constitution import clauses, find, library_names, load_constitution
+from rubrica.program.rules import Loc, Problem, misuses
 from rubrica.program.wording import askings, normalized
-
-Loc = list[int | str]
 
 
 class Counts(Record):
@@ -84,8 +82,8 @@ def constitution_of(program: Program, path: str | Path | None = None) -> Constit
 
 
 def program_hash(program: Program) -> str:
-    """Identity of a program, pooling and ids included."""
-    return content_hash(program)
+    """Identity of a program, pooling and ids included; what is written at its default changes nothing."""
+    return content_hash(program.model_dump(mode="json", exclude_defaults=True))
 
 
 def question_hash(question: Question) -> str:
@@ -123,16 +121,6 @@ def _count(found: Sequence[Dimension]) -> Counts:
     )
 
 
-class Problem(NamedTuple):
-    """Why a program cannot be judged as meant, and where in the file."""
-
-    rule: Literal["caps", "repeated-id", "duplicate", "compound", "unknown-clause"]
-    where: str
-    """Id of the principle, dimension or question."""
-    loc: Loc
-    message: str
-
-
 def validate_program(program: Program, path: str | Path, constitution: Constitution | None = None) -> None:
     """Refuse, with a ``DataError`` that names file and line, a program with any of :func:`problems`."""
     for problem in problems(program, constitution):
@@ -144,14 +132,10 @@ def problems(program: Program, constitution: Constitution | None = None) -> Iter
 
     Ids must be unique (questions, dimensions, principles; ``all`` is taken by the counts); no two questions may
     read alike but for case and spaces; a question must ask one thing; at most one principle caps; where
-    ``constitution`` is given every question's clause must be one of its own.
+    ``constitution`` is given every question's clause must be one of its own. What may not be said about pooling:
+    :func:`rubrica.program.rules.misuses`.
     """
-    capping = [(p, principle.id) for p, principle in enumerate(program.principles) if principle.caps]
-    for p, id in capping[1:]:
-        message = (
-            f"principles {capping[0][1]!r} and {id!r} both have caps: true; at most one may bound the total"
-        )
-        yield Problem("caps", id, ["principles", p, "caps"], message)
+    yield from misuses(program)
     yield from _repeated_ids(program)
     texts: dict[str, str] = {}
     for loc, question in _located(program):

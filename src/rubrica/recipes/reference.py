@@ -6,7 +6,7 @@ from rubrica.core.ports import Judge
 from rubrica.core.records import Query, Verdict
 from rubrica.core.store import Store
 from rubrica.judges.executor import text_hash, verdict_key
-from rubrica.program.pooling import label_of
+from rubrica.program.labels import label_of
 from rubrica.program.program import question_hash
 
 

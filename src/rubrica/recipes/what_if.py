@@ -5,18 +5,21 @@ scorecards and of the store. A text of which the other rule needs an answer that
 what is missing is counted, never guessed. How the order changes is :mod:`rubrica.recipes.ranking`'s.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rubrica.core.config import Config, apply_overrides, read_yaml, validate
 from rubrica.core.errors import DataError, UsageError
+from rubrica.core.instance import program_for
 from rubrica.core.records import (
     Outcome,
     Pooling,
     Program,
     Prompt,
+    Question,
     Record,
     Rollout,
     Scorecard,
@@ -25,8 +28,10 @@ from rubrica.core.records import (
 )
 from rubrica.core.store import Store
 from rubrica.judges.executor import VETO, text_hash, verdict_key
+from rubrica.program.labels import verdicts_of
 from rubrica.program.pooling import Veto, pool
 from rubrica.program.program import program_hash, question_hash, questions
+from rubrica.program.relevance import relevance_questions
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.ranking import Change, Item, Preferred, Ranking, change, prefer, rank
 from rubrica.recipes.score import CARDS, PROGRAM, read_cards, read_scoring
@@ -223,7 +228,11 @@ class _Pooling:
         if key not in self._cards:
             judge = judged.card.judge
             self._cards[key] = pool(
-                self._program, self._verdicts(judged), veto=self._veto(judge), judge=judge
+                self._program,
+                self._verdicts(judged),
+                veto=self._veto(judge),
+                judge=judge,
+                prompt=judged.prompt,
             )
         return self._cards[key]
 
@@ -236,17 +245,24 @@ class _Pooling:
 
     def _verdicts(self, judged: Judged) -> dict[str, Verdict]:
         """The answers about one text by this program's ids: the scorecard's, else the store's."""
-        digest = text_hash(judged.prompt, judged.text)
-        mine = {v.question_id: v for p in judged.card.principles for d in p.dimensions for v in d.verdicts}
+        mine = verdicts_of(judged.card)
         found: dict[str, Verdict] = {}
-        for id, was in self._names.items():
+        for question, digest in _asked(self._program, judged):
+            was = self._names.get(question.id, question.id)
             verdict = mine.get(was) if was is not None else None
             if verdict is None or verdict.outcome is Outcome.SKIPPED:
-                key = verdict_key(judged.card.judge, self._hashes[id], digest)
-                verdict = self._source.known.get(key, verdict)
+                asked = self._hashes.get(question.id) or question_hash(question)
+                verdict = self._source.known.get(verdict_key(judged.card.judge, asked, digest), verdict)
             if verdict is not None:
-                found[id] = verdict.model_copy(update={"question_id": id})
+                found[question.id] = verdict.model_copy(update={"question_id": question.id})
         return found
+
+
+def _asked(program: Program, judged: Judged) -> Iterator[tuple[Question, str]]:
+    """Every question of ``program`` about this prompt and text, with the hash of the text that it is about."""
+    about_prompt, about_text = text_hash(judged.prompt, ""), text_hash(judged.prompt, judged.text)
+    yield from ((question, about_prompt) for question in relevance_questions(program))
+    yield from ((question, about_text) for _, _, question in questions(program_for(program, judged.prompt)))
 
 
 def _only_unasked(card: Scorecard) -> bool:
@@ -256,12 +272,12 @@ def _only_unasked(card: Scorecard) -> bool:
 
 def look_up(source: Source, program: Program) -> None:
     """Fetch from the store what it knows about the source's texts and the questions of ``program``."""
-    hashes = {question_hash(q) for _, _, q in questions(program)}
+    hash_of = lru_cache(maxsize=None)(question_hash)
     keys = {
-        verdict_key(judged.card.judge, question, text_hash(judged.prompt, judged.text))
+        verdict_key(judged.card.judge, hash_of(question), digest)
         for row in source.rows
         for judged in row.texts
-        for question in hashes
+        for question, digest in _asked(program, judged)
     }
     with Store(source.path / "store.sqlite", read_only=True) as store:
         source.known.update(store.verdicts(sorted(keys)))

@@ -1,0 +1,74 @@
+"""The questions that a prompt brings along, at their place in a program (instance rubrics).
+
+Source of the idea: HealthBench (Arora et al., 2025, arXiv 2505.08775), where every conversation has its own
+weighted criteria.
+"""
+
+from collections.abc import Sequence
+
+from rubrica.core.errors import UsageError, nearest
+from rubrica.core.records import Dimension, Program, Prompt, PromptQuestion, Question
+
+PREFIX = "instance."
+"""Begins the id of every question that a prompt brought along."""
+
+
+def program_for(program: Program, prompt: Prompt) -> Program:
+    """Return ``program`` with the prompt's own questions in their dimensions; itself if the prompt has none.
+
+    ``UsageError`` if a question names a dimension that is not there, or that cannot take it; or if it names none
+    and the program has no dimension with ``instance: true``.
+    """
+    if not prompt.questions:
+        return program
+    below: dict[str, list[PromptQuestion]] = {}
+    places = {d.id: d for p in program.principles for d in p.dimensions}
+    default = next((d.id for d in places.values() if d.instance), None)
+    for question in prompt.questions:
+        place = question.dimension or default
+        where = f"prompt {prompt.id!r}, question {question.id!r}"
+        if place is None:
+            raise UsageError(
+                f"{where}: program {program.name!r} has no dimension for the questions of prompts; write "
+                "instance: true on one, with pool: weighted"
+            )
+        if place not in places:
+            raise UsageError(
+                f"{where}: program {program.name!r} has no dimension {place!r}{nearest(place, places)}"
+            )
+        _check(question, places[place], program, where)
+        below.setdefault(place, []).append(question)
+    principles = tuple(
+        p.model_copy(
+            update={
+                "dimensions": tuple(
+                    d.model_copy(update={"questions": (*d.questions, *_questions(below[d.id]))})
+                    if d.id in below
+                    else d
+                    for d in p.dimensions
+                )
+            }
+        )
+        for p in program.principles
+    )
+    return program.model_copy(update={"principles": principles})
+
+
+def _check(question: PromptQuestion, dimension: Dimension, program: Program, where: str) -> None:
+    op = dimension.pool or program.pooling.grades
+    if op == "lexicographic":
+        raise UsageError(
+            f"{where}: dimension {dimension.id!r} pools in an order of its own; put the question elsewhere"
+        )
+    if question.weight is not None and op != "weighted":
+        raise UsageError(
+            f"{where}: has weight {question.weight:g}, but dimension {dimension.id!r} pools with {op}; write "
+            "pool: weighted there"
+        )
+
+
+def _questions(found: Sequence[PromptQuestion]) -> list[Question]:
+    return [
+        Question(id=PREFIX + q.id, kind=q.kind, text=q.text, clause="instance", weight=q.weight)
+        for q in found
+    ]
