@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "align": "rubrica.cli.align:align",
     "program": "rubrica.cli.program:app",
     "score": "rubrica.cli.score:score",
+    "serve": "rubrica.cli.serve:serve",
     "report": "rubrica.cli.report:report",
     "lab": "rubrica.cli.lab:app",
     "bench": "rubrica.cli.bench:app",

@@ -137,7 +137,7 @@ def _judge_texts(wanted: _Wanted, caps: "dict[str, float | None]", *, as_json: b
     check_spec(config, builtin)
     if caps["money"] is not None:
         check_priced(config, "--max-money")
-    with Store(_folder(out) / "store.sqlite") as store:
+    with Store(scoring.scoring_folder(out) / "store.sqlite") as store:
         purse = Purse(Budget.model_validate(caps), store, prefix="--max-")
         asked = make_judge(config, secret=store.secret, builtin=builtin, purse=purse)
         with how_to_go_on(f"answers so far are in {store.path}"), progress_bar("questions") as progress:
@@ -158,20 +158,6 @@ def _judge_texts(wanted: _Wanted, caps: "dict[str, float | None]", *, as_json: b
         _show_report(report, path, as_json=as_json)
     if any(found.card.total is None for found in scored):
         _say_what_is_missing(scored)
-
-
-def _folder(out: Path) -> Path:
-    from rubrica.core.errors import StorageError, UsageError
-
-    if out.is_file():
-        raise UsageError(f"{out}: is a file; --out takes a directory")
-    if (out / "recipe.yaml").exists():
-        raise UsageError(f"{out}: holds a training run; choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{out}: cannot be created ({error.strerror}); choose another --out") from None
-    return out
 
 
 def _say_what_is_missing(scored: "Sequence[ScoredText]") -> None:

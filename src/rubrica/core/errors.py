@@ -7,7 +7,8 @@ RubricaError
 ├── BudgetError      the run's cap on calls, tokens, money or hours is reached    exit 1
 ├── ModelError       a model cannot be loaded or cannot do what was asked        exit 1
 ├── StorageError     the run folder cannot be read or written: disk full ...     exit 1
-└── TrainingError    a stage stopped: non-finite reward, no usable example ...   exit 1
+├── TrainingError    a stage stopped: non-finite reward, no usable example ...   exit 1
+└── Interrupted      told to stop; what was finished is kept                     exit 1
 
 Every message says which object, what it got, what was expected and what to do.
 The command line prints the message on one line, without a traceback unless ``--debug``.
@@ -61,6 +62,10 @@ class StorageError(RubricaError):
 
 class TrainingError(RubricaError):
     """A training stage had to stop."""
+
+
+class Interrupted(RubricaError):
+    """The work was told to stop; what was finished is kept."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

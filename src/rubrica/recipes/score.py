@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from rubrica.core.config import Config, dump_yaml, load_config
 from rubrica.core.data import Skipped, Text, holds_pairs, load_pairs, load_texts
-from rubrica.core.errors import DataError, UsageError, nearest
+from rubrica.core.errors import DataError, StorageError, UsageError, nearest
 from rubrica.core.ports import Judge
 from rubrica.core.records import Estimate, Program, Prompt, Record, Scorecard, Usage
 from rubrica.core.run import write_atomic, write_jsonl
@@ -164,6 +164,19 @@ def accuracy(totals: Sequence[float | None]) -> Accuracy:
         strict=wilson(wins, known, name="strict accuracy") if known else None,
         with_ties=wilson(wins + ties, known, name="accuracy with ties") if known else None,
     )
+
+
+def scoring_folder(out: Path) -> Path:
+    """Return ``out``, created where it was not there; ``UsageError`` for a file and for a training run."""
+    if out.is_file():
+        raise UsageError(f"{out}: is a file; --out takes a directory")
+    if (out / "recipe.yaml").exists():
+        raise UsageError(f"{out}: holds a training run; choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be created ({error.strerror}); choose another --out") from None
+    return out
 
 
 class Scoring(Config):

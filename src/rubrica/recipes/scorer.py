@@ -1,0 +1,196 @@
+"""Rewards for completions of somebody else's trainer: program, judge, store and reward in one object."""
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rubrica.core.attempt import Tags, parse
+from rubrica.core.config import Json, content_hash
+from rubrica.core.errors import Interrupted, JudgeError
+from rubrica.core.ports import Judge
+from rubrica.core.records import Attempt, Message, Outcome, Program, Prompt, Scorecard, Usage
+from rubrica.core.scoring import Part, ScoredItem, ScoreItem, TextScore
+from rubrica.core.store import Closing, Store
+from rubrica.judges.executor import Executor
+from rubrica.program.program import program_hash
+from rubrica.program.reward import RewardConfig
+from rubrica.recipes.score import scoring_folder
+
+_BROKEN = (Outcome.FAILED, Outcome.UNPARSEABLE, Outcome.ABSTAINED)
+
+
+class _Work(NamedTuple):
+    """One item, and its texts to judge."""
+
+    item: ScoreItem
+    attempt: Attempt | None
+    texts: list[tuple[Part, str]]
+
+
+class ItemScorer(Closing):
+    """A :class:`rubrica.core.scoring.Scorer` in this process. One thread at a time may score."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        store: Store,
+        *,
+        program: Program,
+        reward: RewardConfig,
+        tags: Tags,
+        full: bool = False,
+    ) -> None:
+        """With ``full`` every question is asked, also where the total is certain."""
+        self._judge, self._store, self._program = judge, store, program
+        self._reward, self._tags, self._full = reward, tags, full
+        self._stop = threading.Event()
+        self._spent = Usage()
+        self._executor = self._new_executor()
+
+    @property
+    def judge(self) -> str:
+        """Fingerprint of the judge."""
+        return self._judge.fingerprint
+
+    @property
+    def program(self) -> str:
+        """Content hash of the program."""
+        return program_hash(self._program)
+
+    @property
+    def usage(self) -> Usage:
+        """What all calls of :meth:`score` cost together."""
+        return add_usage(self._spent, self._executor.usage)
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+    def interrupt(self) -> None:
+        """Make the call of :meth:`score` that is under way, in another thread, raise ``Interrupted``."""
+        self._stop.set()
+
+    def score(self, items: Sequence[ScoreItem], *, detail: bool = False) -> list[ScoredItem]:
+        """Return one result for each item; every verdict is in the store as soon as it is there.
+
+        Raises ``JudgeError`` when the judge cannot be used or failed too often; the failures are then forgotten,
+        so that the next call tries again.
+        """
+        work = [self._prepare(item) for item in items]
+        texts = [(_prompt(w.item), text) for w in work for _, text in w.texts]
+        try:
+            cards = iter(self._executor.score(texts, full=self._full) if texts else [])
+        except JudgeError:
+            self._spent, self._executor = self.usage, self._new_executor()
+            raise
+        return [self._result(w, [next(cards) for _ in w.texts], detail=detail) for w in work]
+
+    def _new_executor(self) -> Executor:
+        return Executor(
+            self._judge,
+            self._store,
+            program=self._program,
+            reward=self._reward,
+            thresholds=dict(getattr(self._judge, "veto_thresholds", {})),
+            progress=self._check,
+        )
+
+    def _check(self, done: int, total: int) -> None:
+        if self._stop.is_set():
+            raise Interrupted(f"scoring stopped after {done} of {total} questions; their answers are stored")
+
+    def _prepare(self, item: ScoreItem) -> _Work:
+        if item.mode == "text":
+            return _Work(item, None, [("text", item.completion)])
+        attempt = parse(item.completion, self._tags, finished=item.finished)
+        texts: list[tuple[Part, str]] = [("draft", attempt.draft), ("revision", attempt.revision)]
+        return _Work(item, attempt, [] if attempt.malformed else texts)
+
+    def _result(self, work: _Work, cards: Sequence[Scorecard], *, detail: bool) -> ScoredItem:
+        item, attempt = work.item, work.attempt
+        if attempt is None:
+            reward = cards[0].total
+        elif attempt.malformed:
+            reward = self._reward.floor
+        else:
+            draft, revision = cards
+            reward = self._reward.reward(draft, revision)
+        parts = [part for part, _ in work.texts]
+        return ScoredItem(
+            id=item.id,
+            reward=reward,
+            reason=_why_missing(parts, cards) if reward is None else "",
+            malformed=attempt.malformed if attempt else None,
+            texts=tuple(
+                text_score(part, card, detail=detail) for part, card in zip(parts, cards, strict=True)
+            ),
+        )
+
+
+def open_scorer(
+    program: str | Path,
+    judge: str,
+    out: str | Path,
+    *,
+    reward: RewardConfig | None = None,
+    tags: Tags | None = None,
+    full: bool = False,
+) -> ItemScorer:
+    """Return a scorer that keeps its verdicts in ``out``; close it, or use it as a context manager.
+
+    ``program`` and ``judge`` are what the flags of ``rubrica score`` take. ``UsageError`` where one of them
+    names nothing, ``StorageError`` where ``out`` cannot be written.
+    """
+    from rubrica.judges.factory import check_spec, make_judge, read_judge
+    from rubrica.program.program import load_program
+    from rubrica.recipes.surroundings import default_surroundings
+
+    loaded, config = load_program(program), read_judge(judge)
+    builtin = dict(default_surroundings().judges)
+    check_spec(config, builtin)
+    store = Store(scoring_folder(Path(out)) / "store.sqlite")
+    try:
+        asked = make_judge(config, secret=store.secret, builtin=builtin)
+    except BaseException:
+        store.close()
+        raise
+    return ItemScorer(
+        asked, store, program=loaded, reward=reward or RewardConfig(), tags=tags or Tags(), full=full
+    )
+
+
+def text_score(part: Part, card: Scorecard, *, detail: bool) -> TextScore:
+    """Return what a client is told about one text."""
+    return TextScore(
+        part=part,
+        total=card.total,
+        principles={p.id: p.value for p in card.principles},
+        dimensions={d.id: d.value for p in card.principles for d in p.dimensions},
+        vetoed_by=card.vetoed_by,
+        card=card if detail else None,
+    )
+
+
+def add_usage(one: Usage, two: Usage) -> Usage:
+    """Return the sum of two costs."""
+    return Usage(**{name: getattr(one, name) + getattr(two, name) for name in Usage.model_fields})
+
+
+def _prompt(item: ScoreItem) -> Prompt:
+    given = item.prompt
+    messages = (Message(role="user", content=given),) if isinstance(given, str) else given
+    said: Json = [[m.role, m.content] for m in messages]
+    return Prompt(id=content_hash(said), messages=messages)
+
+
+def _why_missing(parts: Sequence[Part], cards: Sequence[Scorecard]) -> str:
+    """Say which texts have no total, and the most common reason among their missing answers."""
+    without = [(part, card) for part, card in zip(parts, cards, strict=True) if card.total is None]
+    verdicts = [v for _, card in without for p in card.principles for d in p.dimensions for v in d.verdicts]
+    reasons = Counter(v.reason or v.outcome.value for v in verdicts if v.outcome in _BROKEN)
+    where = " and ".join(part for part, _ in without)
+    if not reasons:
+        return f"no total of the {where}: no question of the program applies"
+    return f"no total of the {where}: {reasons.total()} answers missing, most often: {reasons.most_common(1)[0][0]}"

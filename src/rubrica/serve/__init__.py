@@ -1,0 +1,1 @@
+"""The reward server: completions in, rewards out, for anybody's trainer."""

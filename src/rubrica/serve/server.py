@@ -1,0 +1,80 @@
+"""Runs the application until a signal ends it, and loses nothing then."""
+
+import signal
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from rubrica.core.errors import UsageError
+from rubrica.serve.app import Limits, Rewarder, Settings, create_app
+from rubrica.serve.batcher import HAND_BACK, Batcher
+
+
+class _Server(uvicorn.Server):
+    """Tells the batcher at once that the end is near, so that no request has to be cut off."""
+
+    def __init__(
+        self, config: uvicorn.Config, batcher: Batcher, grace: float, on_ready: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._batcher, self._grace, self._on_ready = batcher, grace, on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._batcher.close(self._grace)
+        await super().shutdown(sockets)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 takes a free one. ``UsageError`` where it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        said = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"{host}:{port}: cannot listen there ({said}); choose another --host or --port"
+        ) from None
+    return listener
+
+
+def run_server(
+    scorer: Rewarder,
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    grace: float = 30.0,
+    on_ready: Callable[[], None] = lambda: None,
+) -> bool:
+    """Serve until SIGTERM or SIGINT; True if the judge's thread ended, so that the store may be closed.
+
+    On a signal the server accepts nothing new, answers 503 to what still waits, gives the batch that is being
+    judged ``grace`` seconds, then stops it between two verdicts. A second SIGINT ends it at once.
+    """
+    limits: Limits = settings.limits
+    batcher = Batcher(scorer, max_batch=limits.max_batch, max_queue=limits.max_queue, probe=limits.probe)
+    config = uvicorn.Config(
+        create_app(scorer, batcher, settings),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=int(grace + 2 * HAND_BACK),
+    )
+    server = _Server(config, batcher, grace, on_ready)
+    # uvicorn sends itself the signal again once it has shut down; the work is done by then.
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        batcher.close(0.0)
+    return batcher.join(HAND_BACK)
