@@ -16,6 +16,7 @@ import uvicorn
 from fake_server import FakeServer, Reply, completion, error
 from rubrica.core.config import dump_yaml
 from rubrica.core.records import Dimension, Principle, Program, Question
+from rubrica.judges.budget import Budget
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.scorer import ItemScorer, open_scorer
 from rubrica.serve.app import Limits, Settings, create_app
@@ -81,12 +82,13 @@ def serving(
     hosts: tuple[str, ...] = ("*",),
     reward: RewardConfig | None = None,
     options: dict | None = None,
+    budget: Budget | None = None,
     **limits: object,
 ) -> Iterator[Serving]:
     """Run the real application on a free port."""
     program, named = write_judge(place, judge, **(options or {}))
     settings = Settings(keys=keys, ends=ends, hosts=hosts, limits=Limits(**limits))
-    with open_scorer(program, named, place / "out", reward=reward) as scorer:
+    with open_scorer(program, named, place / "out", reward=reward, budget=budget) as scorer:
         at = settings.limits
         batcher = Batcher(scorer, max_batch=at.max_batch, max_queue=at.max_queue, probe=at.probe)
         listener = socket.create_server(("127.0.0.1", 0))

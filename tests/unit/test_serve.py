@@ -12,6 +12,7 @@ import pytest
 
 from fake_server import FakeServer, completion, error
 from rubrica.cli import main
+from rubrica.judges.budget import Budget
 from serving import ATTEMPT, FLOOR, IMPROVED, TOTALS, call, item, rule, serving
 
 
@@ -176,6 +177,17 @@ def test_the_failure_budget_of_a_run_holds_for_the_server(tmp_path, judge):
         judge.answer = rule
         wait_until(lambda: call(f"{server.url}/ready").status == 200)
         assert [r["reward"] for r in score(server.url, *items)] == [TOTALS["good"]] * 40
+
+
+def test_a_spent_budget_leaves_what_is_stored(tmp_path, judge):
+    with serving(tmp_path, judge, budget=Budget(calls=4)) as server:
+        assert score(server.url, item("good"))[0]["reward"] == TOTALS["good"]
+        spent = call(f"{server.url}/v1/score", {"items": [item("dull")]})
+        assert (spent.status, spent.json["error"]) == (503, "budget_spent")
+        assert "--max-calls" in spent.json["message"]
+        assert call(f"{server.url}/ready").status == 503
+        assert score(server.url, item("good"))[0]["reward"] == TOTALS["good"]
+        assert len(judge.requests) == 4
 
 
 # --- limits ---------------------------------------------------------------------------------------

@@ -3,13 +3,26 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rubrica.cli.output import JsonFlag, error_line, print_json
 
+if TYPE_CHECKING:
+    from rubrica.recipes.scorer import ItemScorer
+
 KEY_ENV = "RUBRICA_API_KEY"
+Calls = Annotated[
+    int | None, typer.Option("--max-calls", min=0, help="Ask no question more, in all sessions.")
+]
+Money = Annotated[float | None, typer.Option("--max-money", min=0, help="Spend no US dollar more.")]
+Body = Annotated[int, typer.Option("--max-body", metavar="BYTES", min=1024, help="Bytes of one request.")]
+Items = Annotated[int, typer.Option("--max-items", min=1, help="Items of one request.")]
+Letters = Annotated[int, typer.Option("--max-text", min=1, help="Characters of one text.")]
+Waiting = Annotated[int, typer.Option("--max-queue", min=1, help="Items that may wait.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one request.")]
+Grace = Annotated[float, typer.Option("--grace", min=0.0, help="Seconds to finish a batch at the end.")]
 
 
 def serve(
@@ -45,19 +58,20 @@ def serve(
         list[str] | None,
         typer.Option("--end", metavar="TEXT", help="End token of OpenRLHF's completions; may be repeated."),
     ] = None,
-    max_body: Annotated[int, typer.Option("--max-body", metavar="BYTES", min=1024)] = 32 * 2**20,
-    max_items: Annotated[int, typer.Option("--max-items", min=1, help="Items of one request.")] = 1024,
-    max_text: Annotated[int, typer.Option("--max-text", min=1, help="Characters of one text.")] = 200_000,
-    max_queue: Annotated[int, typer.Option("--max-queue", min=1, help="Items that may wait.")] = 8192,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one request.")] = 600.0,
-    grace: Annotated[
-        float, typer.Option("--grace", min=0.0, help="Seconds to finish what is being judged at the end.")
-    ] = 30.0,
+    max_body: Body = 32 * 2**20,
+    max_items: Items = 1024,
+    max_text: Letters = 200_000,
+    max_queue: Waiting = 8192,
+    max_calls: Calls = None,
+    max_money: Money = None,
+    timeout: Timeout = 600.0,
+    grace: Grace = 30.0,
     as_json: JsonFlag = False,
 ) -> None:
     """Serve rewards over HTTP until SIGTERM or Ctrl-C. The same command goes on with the same verdicts."""
     from rubrica.core.attempt import Tags
     from rubrica.core.config import validate
+    from rubrica.judges.budget import Budget
     from rubrica.program.reward import RewardConfig
     from rubrica.recipes.scorer import open_scorer
     from rubrica.serve.app import LOOPBACK, Limits, Settings
@@ -75,8 +89,9 @@ def serve(
     )
     preset = validate(RewardConfig, {"preset": reward}, "--reward")
     around = validate(Tags, {"open": tags[0], "close": tags[1]}, "--tags")
+    budget = Budget(calls=max_calls, money=max_money)
     listener = bind(host, port)
-    scorer = open_scorer(program, judge, out, reward=preset, tags=around, full=full)
+    scorer = open_scorer(program, judge, out, reward=preset, tags=around, full=full, budget=budget)
     where = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
     def say_ready() -> None:
@@ -86,7 +101,11 @@ def serve(
         error_line(f"rewards at {where}/v1/score {'with an API key' if keys else 'without a key'}")
         error_line(f"documentation at {where}/docs, verdicts in {out}/store.sqlite; Ctrl-C ends it")
 
-    if run_server(scorer, settings, listener, grace=grace, on_ready=say_ready):
+    _leave(scorer, run_server(scorer, settings, listener, grace=grace, on_ready=say_ready))
+
+
+def _leave(scorer: "ItemScorer", at_rest: bool) -> None:
+    if at_rest:
         scorer.close()
         error_line("stopped; every verdict is stored, and the same command goes on from there")
         return

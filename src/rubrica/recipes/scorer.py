@@ -13,10 +13,13 @@ from rubrica.core.ports import Judge
 from rubrica.core.records import Attempt, Message, Outcome, Program, Prompt, Scorecard, Usage
 from rubrica.core.scoring import Part, ScoredItem, ScoreItem, TextScore
 from rubrica.core.store import Closing, Store
+from rubrica.judges.budget import Budget, Purse
 from rubrica.judges.executor import Executor
-from rubrica.program.program import program_hash
+from rubrica.judges.factory import check_priced, check_spec, make_judge, read_judge
+from rubrica.program.program import load_program, program_hash
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.score import scoring_folder
+from rubrica.recipes.surroundings import default_surroundings
 
 _BROKEN = (Outcome.FAILED, Outcome.UNPARSEABLE, Outcome.ABSTAINED)
 
@@ -137,22 +140,23 @@ def open_scorer(
     reward: RewardConfig | None = None,
     tags: Tags | None = None,
     full: bool = False,
+    budget: Budget | None = None,
 ) -> ItemScorer:
     """Return a scorer that keeps its verdicts in ``out``; close it, or use it as a context manager.
 
-    ``program`` and ``judge`` are what the flags of ``rubrica score`` take. ``UsageError`` where one of them
-    names nothing, ``StorageError`` where ``out`` cannot be written.
+    ``program`` and ``judge`` are what the flags of ``rubrica score`` take. ``budget`` caps what all sessions of
+    ``out`` cost together (``BudgetError``). ``UsageError`` where program or judge names nothing,
+    ``StorageError`` where ``out`` cannot be written.
     """
-    from rubrica.judges.factory import check_spec, make_judge, read_judge
-    from rubrica.program.program import load_program
-    from rubrica.recipes.surroundings import default_surroundings
-
     loaded, config = load_program(program), read_judge(judge)
     builtin = dict(default_surroundings().judges)
     check_spec(config, builtin)
+    if budget is not None and budget.money is not None:
+        check_priced(config, "--max-money")
     store = Store(scoring_folder(Path(out)) / "store.sqlite")
     try:
-        asked = make_judge(config, secret=store.secret, builtin=builtin)
+        purse = Purse(budget or Budget(), store, prefix="--max-")
+        asked = make_judge(config, secret=store.secret, builtin=builtin, purse=purse)
     except BaseException:
         store.close()
         raise

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from rubrica import __version__
-from rubrica.core.errors import JudgeError, RubricaError, StorageError, UsageError
+from rubrica.core.errors import BudgetError, JudgeError, RubricaError, StorageError, UsageError
 from rubrica.core.scoring import Mode, ScoreItem, ScoreReply, ScoreRequest
 from rubrica.serve.batcher import Batcher, Closing, Interruptible, Judged, QueueFull
 from rubrica.serve.guard import Guard, Keys, refusal
@@ -185,6 +185,8 @@ def _explain_errors(app: FastAPI) -> None:
                 return refusal(503, "stopping", said, retry_after="5", connection="close")
             case JudgeError():
                 return refusal(503, "judge_unavailable", f"{error}; {AGAIN}", retry_after="10")
+            case BudgetError():
+                return refusal(503, "budget_spent", str(error), retry_after="60")
             case StorageError():
                 return refusal(503, "store_unavailable", str(error), retry_after="30")
         return refusal(500, "failed", f"{type(error).__name__}; the server's log has more")

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from rubrica.core.errors import Interrupted, JudgeError, RubricaError
+from rubrica.core.errors import BudgetError, Interrupted, JudgeError, RubricaError
 from rubrica.core.records import Usage
 from rubrica.core.scoring import BatchUsage, ScoredItem, ScoreItem, Scorer
 
@@ -71,7 +71,8 @@ class Batcher:
         self._running: list[_Job] = []
         self._changed = threading.Condition()
         self._closing = False
-        self._trouble = ""
+        self._down: JudgeError | None = None
+        self._spent = ""
         self.batches = 0
         """Batches judged so far."""
         self._thread = threading.Thread(target=self._work, name="judge", daemon=True)
@@ -79,8 +80,8 @@ class Batcher:
 
     @property
     def trouble(self) -> str:
-        """Why the judge cannot be used at the moment; empty while it can."""
-        return self._trouble
+        """Why new questions are not asked at the moment; empty while they are."""
+        return str(self._down or self._spent)
 
     @property
     def closing(self) -> bool:
@@ -93,12 +94,12 @@ class Batcher:
         return sum(len(job.items) for job in list(self._jobs))
 
     def submit(self, items: Sequence[ScoreItem], *, detail: bool) -> Future[Judged]:
-        """Queue one request. ``QueueFull``, ``Closing``, or ``JudgeError`` while the judge cannot be used."""
+        """Queue one request. Raises ``QueueFull``, ``Closing``, or ``JudgeError`` while the judge is down."""
         with self._changed:
             if self._closing:
                 raise Closing("the server is stopping")
-            if self._trouble:
-                raise JudgeError(self._trouble)
+            if self._down is not None:
+                raise self._down
             if self._jobs and self.waiting + len(items) > self._max_queue:
                 raise QueueFull(f"{self.waiting} items are waiting; the queue holds {self._max_queue}")
             job = _Job(items, detail)
@@ -135,10 +136,15 @@ class Batcher:
                 self._judge(jobs)
             except Interrupted:
                 _hand_back(jobs)
+            except JudgeError as error:
+                self._down = error
+                _fail(jobs, error)
+                self._recover(jobs[-1].items[-PROBE_ITEMS:])
+            except BudgetError as error:  # what is stored can still be had
+                self._spent = str(error)
+                _fail(jobs, error)
             except Exception as error:
                 _fail(jobs, error)
-                if isinstance(error, JudgeError):
-                    self._recover(jobs[-1].items[-PROBE_ITEMS:], error)
             self._running = []
 
     def _next(self) -> list[_Job]:
@@ -170,26 +176,28 @@ class Batcher:
             start += len(job.items)
             _resolve(job, Judged(own if job.detail else [_brief(result) for result in own], usage))
 
-    def _recover(self, items: Sequence[ScoreItem], error: JudgeError) -> None:
+    def _recover(self, items: Sequence[ScoreItem]) -> None:
         """Refuse work until the judge answers a question about ``items``, or none about them is open."""
-        self._trouble = str(error)
         with self._changed:
             waiting, self._jobs = list(self._jobs), deque()
-        _fail(waiting, error)
-        while self._trouble:
+        while self._down is not None:
+            _fail(waiting, self._down)
             with self._changed:
                 if self._changed.wait_for(lambda: self._closing, self._probe):
                     return
             before = self._scorer.usage
             try:
                 results = self._scorer.score(items)
-            except RubricaError as still:
-                self._trouble = str(still)
+            except JudgeError as still:
+                self._down = still
                 continue
+            except RubricaError:  # the next request meets it, and is told
+                self._down = None
+                return
             after = self._scorer.usage
             answered = (after.asked - before.asked) - (after.failed - before.failed)
             missing = [result.reason for result in results if result.reward is None]
-            self._trouble = "" if answered or not missing else missing[0]
+            self._down = None if answered or not missing else JudgeError(missing[0])
 
 
 def _brief(result: ScoredItem) -> ScoredItem:
