@@ -115,6 +115,8 @@ class Chat:
         """True once a call has succeeded: from then on no single failure condemns the endpoint."""
         self.missed = 0
         """Calls that failed after all their attempts."""
+        self.sent = 0
+        """Requests up to now, repeated ones too."""
         self.refused: set[str] = set()
         """Options that the endpoint does not take: ``seed``, ``max_tokens``, ``logprobs``, ``response_format``."""
         self._base_url, self._concurrency = base_url, concurrency
@@ -249,6 +251,7 @@ class Session:
 
     async def _fetch(self, request: ChatRequest) -> bytes:
         options = request.body(self._chat.refused)
+        self._chat.sent += 1
         create = partial(
             self._client.chat.completions.with_streaming_response.create,
             model=self._chat.model,

@@ -2,12 +2,18 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rubrica.cli.output import JsonFlag, note, print_json
+from rubrica.cli.output import JsonFlag, console, note, plain, plural, print_json, progress_bar
 from rubrica.core.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rubrica.bench.modes import Way
+    from rubrica.core.ports import Judge
 
 app = typer.Typer(help="Benchmarks: ratios within one run.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -74,3 +80,91 @@ def judge(
             f"{row['varied']:>14} {row['value']:>6}: {row['distinct_tokens']:>7} tokens, "
             f"{row['seconds']:8.3f} s, peak {row['peak_mb']} MB"
         )
+
+
+@app.command()
+def modes(
+    judges: Annotated[
+        list[str],
+        typer.Option(
+            "--judge",
+            help="local:PATH, openai:MODEL@URL, or a YAML file with options. One: its modes label and reason are "
+            "compared; several, each as it is: all with the first.",
+        ),
+    ],
+    program: Annotated[str, typer.Option("--program", help="A library name (hhh, lab) or a YAML file.")],
+    source: Annotated[
+        Path,
+        typer.Option("--input", metavar="FILE", help="Rows with prompt and response, or chosen/rejected."),
+    ],
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First rows only.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask the same questions about the same texts in several ways: what each costs, and how they agree."""
+    from rubrica.bench.modes import compare_ways
+    from rubrica.core.records import Query
+    from rubrica.program.program import load_program, questions
+    from rubrica.recipes.score import read_input
+
+    asked = [question for _, _, question in questions(load_program(program))]
+    ways = _ways(judges)
+    texts = read_input(source, limit).texts
+    queries = [Query(prompt=t.prompt, text=t.text, question=question) for t in texts for question in asked]
+    with progress_bar("questions") as bar:
+        found = compare_ways(ways, queries, lambda way, done, total: bar(done, total))
+    if as_json:
+        print_json({"texts": len(texts), "ways": [way.model_dump(mode="json") for way in found]})
+        return
+    console().print(f"{plural(len(texts), 'text')}, {plural(len(asked), 'question')} each")
+    for way in found:
+        _show_way(way, found[0])
+
+
+def _ways(judges: list[str]) -> "dict[str, Callable[[], Judge]]":
+    """Name -> maker of a judge: both modes of one, or several as they are."""
+    import secrets
+    from functools import partial
+
+    from rubrica.judges.factory import check_spec, make_judge, read_judge
+    from rubrica.recipes.surroundings import default_surroundings
+
+    configs = {judge: read_judge(judge) for judge in judges}
+    if len(configs) < len(judges):
+        raise UsageError("--judge: the same judge twice; expected two ways of asking, or one judge")
+    if len(judges) == 1:
+        modes = ("label", "reason")
+        configs = {mode: configs[judges[0]].model_copy(update={"mode": mode}) for mode in modes}
+    builtin = dict(default_surroundings().judges)
+    for config in configs.values():
+        check_spec(config, builtin)
+    secret = secrets.token_hex(16)
+    return {
+        name: partial(make_judge, config, secret=secret, builtin=builtin) for name, config in configs.items()
+    }
+
+
+def _show_way(way: "Way", first: "Way") -> None:
+    out, tokens = console(), way.prompt_tokens + way.completion_tokens
+    calls = "" if way.calls is None else f", {way.calls} calls or passes"
+    out.print(
+        f"{plain(way.name)}: {way.questions} questions ({way.unanswered} without a label){calls}; "
+        f"{way.prompt_tokens} tokens read, {way.completion_tokens} written; {way.seconds:.1f} s"
+    )
+    if way is first:
+        return
+    before = first.prompt_tokens + first.completion_tokens
+    costs = f"{_times(way.seconds, first.seconds)} the time, {_times(tokens, before)} the tokens"
+    out.print(f"  against {plain(first.name)}: {costs}")
+    if way.agreement is None:
+        out.print("  no question that both answered")
+        return
+    equal, kappa = way.agreement.equal, way.agreement.kappa
+    out.print(f"  same label {equal.value:.1%} [{equal.low:.1%}, {equal.high:.1%}], n={equal.n}")
+    if kappa.value is None:
+        out.print(f"  kappa: {kappa.reason}")
+    else:
+        out.print(f"  kappa {kappa.value:.3f} [{kappa.low:.3f}, {kappa.high:.3f}]")
+
+
+def _times(amount: float, of: float) -> str:
+    return f"{amount / of:.2f} times" if of else "no measure of"

@@ -108,6 +108,11 @@ class ServerJudge:
         return self._fingerprint
 
     @property
+    def calls(self) -> int:
+        """Requests up to now, repeated ones too."""
+        return self._chat.sent
+
+    @property
     def wordings(self) -> frozenset[Wording]:
         """All of them."""
         return frozenset(Wording)
