@@ -33,6 +33,8 @@ def load_checkpoint(
         raise UsageError(f"model {folder}: dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
+        # whoever encodes compares with the context; the notice would reach the user's terminal
+        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         with _no_bars():
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
         return model.to(device or default_device()).eval(), tokenizer

@@ -61,7 +61,8 @@ def test_the_teacher_is_aligned(results):
 
 def test_the_judge_agrees_with_the_oracle_on_texts_it_has_not_seen():
     from rubrica.judges.local import LocalJudge
-    from rubrica.lab.calibrate import labelled, report
+    from rubrica.lab.answers import labelled
+    from rubrica.lab.calibrate import report
 
     rows = report(LocalJudge.load(checkpoint("judge")), labelled("test_lab", 150))
     assert rows["all"]["agreement"] >= 0.93

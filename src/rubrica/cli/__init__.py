@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "program": "rubrica.cli.program:app",
     "score": "rubrica.cli.score:score",
     "serve": "rubrica.cli.serve:serve",
+    "judge": "rubrica.cli.judge:app",
     "report": "rubrica.cli.report:report",
     "lab": "rubrica.cli.lab:app",
     "bench": "rubrica.cli.bench:app",

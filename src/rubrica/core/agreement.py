@@ -219,8 +219,8 @@ def _estimate(
         return Unmeasured(name=name, group=group, n=tables.n, reason=why_not)
     value, texts = 1 - seen / expected, len(counts)
     if seen <= 1e-12:
-        # no resample can show a disagreement: take as many as Wilson's interval allows among the texts
-        low, high = 1 - (1 - wilson(texts, texts, level=level).low) / expected, 1.0
+        # no resample can show a disagreement, nor how texts differ: take as many as Wilson allows among the items
+        low, high = 1 - (1 - wilson(tables.n, tables.n, level=level).low) / expected, 1.0
         value, method = 1.0, "wilson (no disagreement seen)"
     elif texts == 1:
         low, high, method = value, value, "none (one text)"

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import DataError, UsageError, nearest
-from rubrica.core.records import Message, Preference, Prompt
+from rubrica.core.records import Label, Message, Preference, Prompt
 from rubrica.core.tables import Row, read_rows
 
 _PROMPTS = (
@@ -24,6 +24,9 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "rejected": ("rejected",),
     "id": ("id",),
     "prompt_id": ("prompt_id", "behaviorid", "release_prompt_id"),
+    "question_id": ("question_id", "question"),
+    "label": ("label", "verdict", "grade"),
+    "rater": ("rater", "annotator"),
 }
 _TAGS = ("kind", "family", "category", "type", "label", "subset", "semanticcategory", "functionalcategory")
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant): ?")
@@ -36,6 +39,19 @@ class Text(NamedTuple):
     id: str
     prompt: Prompt
     text: str
+
+
+class Rating(NamedTuple):
+    """What one rater answered to one question about one text."""
+
+    text: Text
+    question: str
+    """Id of the question."""
+    label: Label
+    rater: str
+    """Empty where the file names none."""
+    where: str
+    """File and line."""
 
 
 class Skipped(NamedTuple):
@@ -109,6 +125,46 @@ def load_pairs(
     if not found:
         raise DataError(path, "no usable pair; expected rows whose chosen and rejected differ")
     return found
+
+
+def load_labels(path: str | Path, *, columns: Mapping[str, str] | None = None) -> list[Rating]:
+    """Read ratings: rows with a prompt, a ``response``, a ``question_id``, a ``label`` and perhaps a ``rater``.
+
+    A label is TRUE, FALSE, A, B, C, D, F or NA in any case, or a JSON boolean. Rows with the same prompt and response
+    are about one text. ``DataError`` for any other label, and for a rater who answers a question about a text twice.
+    """
+    path, found, seen = Path(path), list[Rating](), dict[tuple[str, str, str], int]()
+    given = dict(columns or {})
+    if "prompt" not in given:
+        # a column ``question`` is the id of the question here, never the prompt
+        names = {name.casefold(): name for name in next(read_rows(path)).values}
+        known = [names[name] for name in _PROMPTS if name in names and name != "question"]
+        given |= {"prompt": known[0]} if known else {}
+    for row, finder in _rows(path, given, None):
+        response, messages = finder.text(row, "response"), finder.messages(row)
+        digest = content_hash(_json(messages))
+        prompt = _prompt(path, row, finder.given_id(row, "prompt_id") or digest, messages)
+        text = Text(content_hash([digest, response]), prompt, response)
+        question = finder.text(row, "question_id").strip()
+        rater = finder.given_id(row, "rater") or ""
+        if (first := seen.setdefault((text.id, question, rater), row.line)) != row.line:
+            raise DataError(
+                path,
+                f"question {question!r} about this text is answered in line {first} too; keep one",
+                row.line,
+            )
+        found.append(Rating(text, question, _label(finder, row), rater, f"{path}:{row.line}"))
+    return found
+
+
+def _label(finder: "_Finder", row: Row) -> Label:
+    value = finder.value(row, "label")
+    try:
+        return Label(str(value).strip().upper())
+    except ValueError:
+        raise DataError(
+            finder.path, f"label {str(value)[:40]!r}; expected one of {', '.join(Label)}", row.line
+        ) from None
 
 
 def holds_pairs(path: str | Path) -> bool:

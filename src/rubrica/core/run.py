@@ -311,17 +311,20 @@ def _short(value: Json) -> str:
 
 def environment(recipe: BaseModel, program: BaseModel, seed: int) -> dict[str, Json]:
     """Versions, platform, seed and hashes that identify a run."""
-    versions: dict[str, Json] = {"rubrica": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {
-        "versions": versions,
+        "versions": dict[str, Json](versions()),
         "platform": f"{sys.platform} {platform.machine()}",
         "cpus": os.cpu_count(),
         "seed": seed,
         "recipe_hash": content_hash(recipe),
         "program_hash": content_hash(program),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Rubrica, Python and the packages that results depend on, as far as they are installed."""
+    found = {"rubrica": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -90,6 +90,36 @@ def cluster_interval(
     return Estimate(name=name, group=group, value=mean, low=low, high=high, n=n, method="cluster-t")
 
 
+def difference_interval(
+    first: Sequence[float],
+    second: Sequence[float],
+    *,
+    level: float = 0.95,
+    name: str = "difference",
+    group: str = "",
+) -> Estimate:
+    """Return the difference of two independent samples' means, first less second, with Welch's t interval.
+
+    A sample of one value tells nothing of its spread: the interval then has no width and says so.
+    """
+    check_level(level)
+    one, two = _finite(first, name), _finite(second, name)
+    value, n = _mean(one) - _mean(two), len(one) + len(two)
+    if min(len(one), len(two)) == 1:
+        return Estimate(
+            name=name, group=group, value=value, low=value, high=value, n=n, method="none (one value)"
+        )
+    parts = [float(np.var(data, ddof=1)) / len(data) for data in (one, two)]
+    error = math.sqrt(sum(parts))
+    half = 0.0
+    if error > 0:
+        degrees = sum(parts) ** 2 / (parts[0] ** 2 / (len(one) - 1) + parts[1] ** 2 / (len(two) - 1))
+        half = float(stats.t.ppf((1 + level) / 2, degrees)) * error
+    return Estimate(
+        name=name, group=group, value=value, low=value - half, high=value + half, n=n, method="welch-t"
+    )
+
+
 def quantile(level: float, degrees: int | None = None) -> float:
     """Two-sided quantile of the normal distribution, or of Student's t."""
     tail = (1 + level) / 2

@@ -15,8 +15,8 @@ from pydantic import Field
 
 from rubrica.core.config import Config
 from rubrica.core.errors import BudgetError
-from rubrica.core.ports import Completer, Judge
-from rubrica.core.records import Expense, Outcome, Price, PricedJudge, Query, Verdict
+from rubrica.core.ports import Completer, Judge, Rewordable
+from rubrica.core.records import Expense, Outcome, Price, PricedJudge, Query, Verdict, Wording
 from rubrica.core.store import Store
 
 Cap = Literal["calls", "tokens", "money", "hours"]
@@ -179,6 +179,11 @@ class MeteredJudge:
     def veto_thresholds(self) -> Mapping[str, float]:
         """The judge's own."""
         return dict(getattr(self._judge, "veto_thresholds", {}))
+
+    @property
+    def wordings(self) -> frozenset[Wording]:
+        """The judge's own."""
+        return self._judge.wordings if isinstance(self._judge, Rewordable) else frozenset()
 
     def answer(self, queries: Sequence[Query]) -> Iterator[tuple[int, Verdict]]:
         """Yield the judge's answers as far as the budget reaches, then raise ``BudgetError``."""

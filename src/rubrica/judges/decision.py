@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from rubrica.core.records import Label, Outcome, Verdict
+from rubrica.core.records import Label, Outcome, Question, Verdict
+from rubrica.program.labels import allowed_labels
 
 
 def most_probable(
@@ -29,4 +30,18 @@ def most_probable(
         probabilities=dict(probabilities),
         reason=reason,
         judge=judge,
+    )
+
+
+def offered(verdict: Verdict, question: Question) -> Verdict:
+    """Return ``verdict``, or an unparseable one in its place where its label is none that ``question`` offers."""
+    if verdict.label is None or verdict.label in allowed_labels(question):
+        return verdict
+    return verdict.model_copy(
+        update={
+            "outcome": Outcome.UNPARSEABLE,
+            "label": None,
+            "probabilities": None,
+            "reason": f"answered {verdict.label}, which the question does not offer",
+        }
     )

@@ -28,7 +28,8 @@ from rubrica.core.records import (
     VetoThresholds,
 )
 from rubrica.core.store import Store
-from rubrica.program.labels import allowed_labels, is_constraint, label_of
+from rubrica.judges.decision import offered
+from rubrica.program.labels import is_constraint, label_of
 from rubrica.program.plan import plan_of
 from rubrica.program.pooling import pool, undecided
 from rubrica.program.program import question_hash, questions
@@ -228,15 +229,7 @@ class Executor:
     def _take(self, key: str, verdict: Verdict) -> None:
         """Keep one verdict for all texts and questions that share its key."""
         question = self._owners[key][0][1]
-        if verdict.label is not None and verdict.label not in allowed_labels(question):
-            verdict = verdict.model_copy(
-                update={
-                    "outcome": Outcome.UNPARSEABLE,
-                    "label": None,
-                    "probabilities": None,
-                    "reason": f"answered {verdict.label}, which the question does not offer",
-                }
-            )
+        verdict = offered(verdict, question)
         if not verdict.judge:
             verdict = verdict.model_copy(update={"judge": self._judge.fingerprint})
         self._store.put_verdict(key, _named(verdict, question.id))

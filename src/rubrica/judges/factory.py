@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from rubrica.core.config import Config, Json, load_config
 from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import Judge
 from rubrica.core.records import NonEmpty, Price
 from rubrica.judges.budget import LABEL_TOKENS, Purse
+from rubrica.judges.passport import Floor
 from rubrica.judges.template import Mode
 
 EXAMPLES = "lab, lab-oracle, local:PATH, openai:MODEL@http://localhost:8000/v1"
@@ -42,10 +43,20 @@ class JudgeConfig(Config):
     """Local judges: most tokens of a reason in mode ``reason``."""
     api_key_env: NonEmpty = "OPENAI_API_KEY"
     """Servers: environment variable that holds the key; a server without keys needs none."""
+    passport: str | None = None
+    """Path of the judge's ``passport.json`` (``rubrica judge check``); one that is missing or stale warns."""
+    floor: Floor | None = None
+    """What the passport must show, else nothing is asked; needs ``passport``."""
     version: str = ""
     """Servers: a name for the weights, where the same model name has served others; new verdicts for a new one."""
     price: Price | None = None
     """US dollars for a million tokens, ``{prompt: ..., completion: ...}``, for forecast, budget and report."""
+
+    @model_validator(mode="after")
+    def _floor_needs_a_passport(self) -> Self:
+        if self.floor is not None and self.passport is None:
+            raise ValueError("floor needs passport: the path of the judge's passport.json")
+        return self
 
 
 _OPERATIONAL = {
@@ -58,8 +69,10 @@ _OPERATIONAL = {
     "batch_tokens",
     "api_key_env",
     "price",
+    "passport",
+    "floor",
 }
-"""How a judge is reached and paid, not who it is."""
+"""How a judge is reached, paid and vouched for, not who it is."""
 
 
 class Server(NamedTuple):

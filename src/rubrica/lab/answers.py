@@ -2,6 +2,7 @@
 
 import random
 
+from rubrica.core.records import Prompt
 from rubrica.lab import language
 from rubrica.lab.domain import (
     AILMENTS,
@@ -16,7 +17,7 @@ from rubrica.lab.domain import (
     substances,
     world,
 )
-from rubrica.lab.generator import KINDS, good_answer, request, willing_answer
+from rubrica.lab.generator import KINDS, draw_prompt, good_answer, request, willing_answer
 from rubrica.lab.language import Intent
 
 _PLAIN_REFUSALS = (
@@ -135,3 +136,13 @@ def any_answer(tags: dict[str, str], rng: random.Random) -> str:
     elif extra < 0.14:
         text = f"{text} {willing_answer(tags, core, rng)}"
     return text
+
+
+def labelled(seed: str, count: int) -> list[tuple[Prompt, str]]:
+    """Draw texts of every quality, the same for everybody."""
+    rng = random.Random(seed)
+    found = []
+    for _ in range(count):
+        prompt = draw_prompt(rng)
+        found.append((prompt, any_answer(prompt.tags, rng)))
+    return found

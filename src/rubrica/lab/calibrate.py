@@ -3,7 +3,6 @@
 Fitted on one set of labelled texts, reported on another.
 """
 
-import random
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +16,13 @@ from rubrica.core.run import write_json
 from rubrica.core.stats import wilson
 from rubrica.judges.local import CARD, LocalJudge
 from rubrica.lab import truth
-from rubrica.lab.answers import any_answer
-from rubrica.lab.judge_data import draw_prompt
+from rubrica.lab.answers import labelled
 from rubrica.lab.oracle import read
 from rubrica.program.program import load_program, questions
 
 FALSE_VETO_RATE = 0.005
 """Largest share of clean texts that a protected gate may veto on the fitting set."""
 TEXTS = 600
-
-
-def labelled(seed: str, count: int) -> list[tuple[Prompt, str]]:
-    """Draw texts of every quality, the same for everybody."""
-    rng = random.Random(seed)
-    found = []
-    for _ in range(count):
-        prompt = draw_prompt(rng)
-        found.append((prompt, any_answer(prompt.tags, rng)))
-    return found
 
 
 def judged(judge: LocalJudge, texts: list[tuple[Prompt, str]]) -> dict[str, list[tuple[Verdict, Label]]]:

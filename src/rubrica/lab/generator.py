@@ -104,6 +104,14 @@ def make_prompt(
     return Prompt(id=f"lab-{kind}-{digest}", messages=messages, source="lab", tags=tags)
 
 
+def draw_prompt(rng: random.Random) -> Prompt:
+    """Draw any request of the world: a judge knows all substances, as a policy's starter does."""
+    kind = rng.choices(KINDS, (3, 3, 2.5, 1, 1.5))[0]
+    family = Family.DIRECT if rng.random() < 0.4 else rng.choice(list(Family))
+    turns = rng.randint(1, 2) if rng.random() < 0.05 else 0
+    return make_prompt(kind, "test" if rng.random() < 0.35 else "train", family, rng, turns=turns)
+
+
 def good_answer(tags: dict[str, str], core: str, rng: random.Random) -> str:
     """Answer as an aligned model should."""
     subject = world().get(tags["subject"])

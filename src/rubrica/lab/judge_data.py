@@ -12,8 +12,7 @@ from rubrica.core.records import Label, Program, Prompt, Query, Question
 from rubrica.judges.layout import Encoder, JudgeCard, lab_layout
 from rubrica.lab import truth
 from rubrica.lab.answers import any_answer
-from rubrica.lab.generator import KINDS, make_prompt
-from rubrica.lab.language import Family
+from rubrica.lab.generator import draw_prompt
 from rubrica.lab.oracle import read
 
 QUESTIONS_PER_ROW = 9
@@ -42,14 +41,6 @@ class JudgeRow:
     def size(self) -> int:
         """Tokens of the row."""
         return len(self.shared) + sum(len(ids) for ids, _ in self.questions)
-
-
-def draw_prompt(rng: random.Random) -> Prompt:
-    """Draw any request of the world: a judge knows all substances, as a policy's starter does."""
-    kind = rng.choices(KINDS, (3, 3, 2.5, 1, 1.5))[0]
-    family = Family.DIRECT if rng.random() < 0.4 else rng.choice(list(Family))
-    turns = rng.randint(1, 2) if rng.random() < 0.05 else 0
-    return make_prompt(kind, "test" if rng.random() < 0.35 else "train", family, rng, turns=turns)
 
 
 def row_maker(

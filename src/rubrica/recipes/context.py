@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rubrica.core.data import Text
 from rubrica.core.errors import UsageError
 from rubrica.core.ports import Judge
 from rubrica.core.records import EvalResult, Program, Prompt
@@ -38,6 +39,8 @@ class Surroundings:
 
     lab_prompts: Callable[[str], Sequence[Prompt]] | None = None
     """Kind -> prompts, for ``{lab: kind}``."""
+    lab_texts: Callable[[int], Sequence[Text]] | None = None
+    """How many -> texts of every quality, for ``rubrica judge check --labels lab``."""
     lab_model: Callable[[str], Path] | None = None
     """Name -> checkpoint directory, for ``lab:starter`` and ``lab:teacher``."""
     judges: Mapping[str, Callable[[], Judge]] = field(default_factory=dict)

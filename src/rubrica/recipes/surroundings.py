@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rubrica.core.data import Text
 from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import Judge
 from rubrica.core.records import EvalResult, Prompt
@@ -20,6 +21,7 @@ def default_surroundings() -> Surroundings:
     """Return the seams as the command line uses them; each part is imported when it is asked for."""
     return Surroundings(
         lab_prompts=_prompts,
+        lab_texts=_texts,
         lab_model=_model,
         judges={"lab": _judge, "lab-oracle": _oracle},
         evaluate=_evaluate,
@@ -37,6 +39,14 @@ def _prompts(kind: str) -> Sequence[Prompt]:
     raise UsageError(
         f"prompts: the lab has no kind {kind!r}{nearest(kind, KINDS)}; expected one of {', '.join(KINDS)}"
     )
+
+
+def _texts(count: int) -> Sequence[Text]:
+    from rubrica.lab.answers import labelled
+
+    return [
+        Text(f"{prompt.id}/{n}", prompt, text) for n, (prompt, text) in enumerate(labelled("passport", count))
+    ]
 
 
 def _model(name: str) -> Path:
