@@ -362,6 +362,17 @@ def _that_matter(
     return matter
 
 
+def total_bounds(
+    program: Program,
+    verdicts: Mapping[str, Verdict],
+    *,
+    veto: Veto | None = None,
+    prompt: Prompt | None = None,
+) -> Bounds:
+    """What answers to the unanswered questions can still make of the total; both ends are attained."""
+    return _evaluate(program, verdicts, veto, prompt)[1].total
+
+
 def settled(
     program: Program,
     verdicts: Mapping[str, Verdict],
@@ -370,4 +381,4 @@ def settled(
     prompt: Prompt | None = None,
 ) -> bool:
     """Tell whether no answer to an unanswered question could change the total (or give one)."""
-    return _evaluate(program, verdicts, veto, prompt)[1].total.known
+    return total_bounds(program, verdicts, veto=veto, prompt=prompt).known
