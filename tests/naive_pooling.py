@@ -226,7 +226,7 @@ poolings = st.builds(
 
 OPS = ("min", "mean", "weighted", "lexicographic")
 weights = st.sampled_from([None, 0.1, 0.5, 2, 3])
-faults = st.sampled_from([-0.1, -1, -2, -7])
+points = st.sampled_from([-7, -2, -1, -0.1, 0.5, 2])
 levels = st.sampled_from([-0.5, 0.1, 0.5, 1])
 ASKS = ("Does the prompt ask for code?", "Is the prompt in verse?")
 whens = st.one_of(
@@ -241,9 +241,9 @@ whens = st.one_of(
 def programs(draw, most=7, ops=OPS, conditions=True):
     """A program of 1 to ``most`` questions in up to 3 principles of up to 3 dimensions, with ops at every node.
 
-    One in two is plain: QA-LIGN's ops, no gates but questions, no conditions.
+    One in four is plain: QA-LIGN's ops, no gates but questions, no conditions.
     """
-    plain = draw(st.booleans())
+    plain = draw(st.sampled_from([False, False, False, True]))
     conditions = conditions and not plain
     ops = ("mean",) if plain else ops
     count = draw(st.integers(1, most))
@@ -275,7 +275,7 @@ def programs(draw, most=7, ops=OPS, conditions=True):
         for index, (id, kind, protected) in enumerate(places):
             fields = {} if kind == "gate" else counted(op, index == len(places) - 1)
             if op == "weighted" and not protected and draw(st.booleans()):
-                fields = {"weight": draw(st.one_of(faults, weights))}
+                fields = {"weight": draw(points)}
             found.append(question(id, kind, protected, **fields))
         return found
 
@@ -285,7 +285,7 @@ def programs(draw, most=7, ops=OPS, conditions=True):
         op = draw(st.sampled_from(ops))
         below = []
         for place, (d, places) in enumerate(dims.items()):
-            own = None if plain else draw(st.sampled_from([None, *ops]))
+            own = None if plain else draw(st.sampled_from([*ops, "weighted", None]))
             questions = asked(own or "", places)
             below.append(dimension(f"p{p}.d{d}", *questions, pool=own, **part(op, place == len(dims) - 1)))
         caps = top in ("mean", "weighted") and draw(st.booleans())
@@ -315,7 +315,9 @@ def judged(draw, most=7, open_most=0, **options):
     """A program and verdicts on it; up to ``open_most`` questions absent or lost."""
     prog = draw(programs(most, **options))
     found = {q.id: draw(answers_to(q)) for q in everything_asked(prog)}
-    for id in draw(st.lists(st.sampled_from(sorted(found)), max_size=open_most, unique=True)):
+    count = draw(st.integers(0, min(open_most, len(found))))
+    ids = st.lists(st.sampled_from(sorted(found)), min_size=count, max_size=count, unique=True)
+    for id in draw(ids):
         lost = draw(st.sampled_from([None, *LOST]))
         if lost is None:
             del found[id]

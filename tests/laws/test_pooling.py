@@ -17,6 +17,7 @@ from naive_pooling import (
     everything_asked,
     judged,
     outcomes,
+    pooled,
     principle,
     principle_value,
     program,
@@ -27,11 +28,21 @@ from naive_pooling import (
     verdicts,
 )
 from rubrica.core.records import Label, Outcome, Pooling
-from rubrica.program.bounds import NOTHING, Bounds, capped_bounds, mean_bounds, min_bounds
+from rubrica.program.bounds import (
+    NOTHING,
+    Bounds,
+    capped_bounds,
+    gated_bounds,
+    lexicographic_bounds,
+    lexicographic_value,
+    mean_bounds,
+    min_bounds,
+    weighted_bounds,
+)
 from rubrica.program.pooling import Veto, pool, settled, total_bounds, undecided
 from rubrica.program.relevance import relevance_questions
 
-THOROUGH = settings(max_examples=150, deadline=None)
+THOROUGH = settings(max_examples=100, deadline=None)
 
 
 def veto_at(threshold):
@@ -125,7 +136,7 @@ def bounds(values):
 
 
 @given(judged(most=7, open_most=4), thresholds)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_bounds_and_values_are_those_of_every_completion(case, threshold):
     prog, found = case
     card = pool(prog, found, veto=veto_at(threshold), prompt=PROMPT)
@@ -148,7 +159,7 @@ def test_bounds_and_values_are_those_of_every_completion(case, threshold):
 
 
 @given(judged(most=7, open_most=4), thresholds)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_what_is_not_undecided_cannot_change_the_total(case, threshold):
     prog, found = case
     open_ = undecided(prog, found, veto=veto_at(threshold), prompt=PROMPT)
@@ -180,37 +191,134 @@ def test_losing_an_answer_gives_the_same_total_or_none(case, threshold, data):
 
 @st.composite
 def uncertain(draw):
-    """A node as (caps, low, high, may be none), or one that certainly has no value."""
+    """A node as (flag, weight, level, bounds); its bounds may be those of a node that certainly has no value."""
     low, high = sorted(draw(st.tuples(*[st.integers(-4, 4).map(lambda n: Fraction(n, 4))] * 2)))
     none = draw(st.booleans())
     bounds = NOTHING if none and draw(st.integers(0, 3)) == 0 else Bounds(low, high, none)
-    return draw(st.booleans()), bounds
+    weight = draw(st.sampled_from([-3, -1, Fraction(-1, 2), Fraction(1, 3), 1, 1, 2, 5]))
+    level = draw(st.sampled_from([None, Fraction(-1, 2), Fraction(1, 2), Fraction(1)]))
+    return draw(st.booleans()), weight, level, bounds
+
+
+def capped(children):
+    """Of (flag, weight, level, value): the weighted mean, bounded by those with the flag."""
+    return min([pooled("weighted", numbers(children)), *(v for is_cap, _, _, v in children if is_cap)])
+
+
+def gated(children):
+    failed = any(is_gate and v == -1 for is_gate, _, _, v in children)
+    return Fraction(-1) if failed else pooled("mean", numbers(children))
+
+
+def numbers(children):
+    return [(weight, level, value) for _, weight, level, value in children]
 
 
 @given(st.lists(uncertain(), min_size=1, max_size=5))
 @settings(max_examples=200, deadline=None)
 def test_bounds_of_every_pool_are_attained_and_exact(nodes):
     """Each pool is monotone, so its extremes lie where every member is at an end or absent: enumerate those."""
-    ends = [{b.low, b.high} | ({None} if b.may_be_none else set()) for _, b in nodes]
-    caps = [is_cap for is_cap, _ in nodes]
-    members = [bounds for _, bounds in nodes]
-
-    def mean(values):
-        return sum(values) / len(values)
-
-    for found, function in (
-        (mean_bounds(members), lambda pairs: mean([v for _, v in pairs])),
-        (min_bounds(members), lambda pairs: min(v for _, v in pairs)),
+    merits = [(flag, abs(weight), level, bounds) for flag, weight, level, bounds in nodes]
+    members = [bounds for *_, bounds in nodes]
+    flags = [flag for flag, *_ in nodes]
+    for found, function, chosen in (
+        (mean_bounds(members), lambda c: pooled("mean", numbers(c)), nodes),
+        (min_bounds(members), lambda c: pooled("min", numbers(c)), nodes),
         (
-            capped_bounds([(c, 1, b) for c, b in nodes]),
-            lambda pairs: min([mean([v for _, v in pairs]), *(v for c, v in pairs if c)]),
+            weighted_bounds([(w, b) for _, w, _, b in nodes]),
+            lambda c: pooled("weighted", numbers(c)),
+            nodes,
         ),
+        (
+            lexicographic_bounds([(level, b) for _, _, level, b in nodes]),
+            lambda c: pooled("lexicographic", numbers(c)),
+            nodes,
+        ),
+        (capped_bounds([(flag, w, b) for flag, w, _, b in merits]), capped, merits),
+        (gated_bounds(members, flags, mean_bounds), gated, nodes),
     ):
-        choices = [
-            [(c, v) for c, v in zip(caps, chosen, strict=True) if v is not None] for chosen in product(*ends)
+        ends = [
+            [*dict.fromkeys(end for end in (b.low, b.high) if end is not None), *[None] * b.may_be_none]
+            for *_, b in chosen
         ]
-        values = [function(pairs) for pairs in choices if pairs]
-        assert found == Bounds(min(values, default=None), max(values, default=None), [] in choices)
+        values = set()
+        for choice in product(*ends):
+            children = [
+                (flag, w, level, v)
+                for (flag, w, level, _), v in zip(chosen, choice, strict=True)
+                if v is not None
+            ]
+            values.add(function(children) if children else None)
+        assert found == bounds(values)
+
+
+@given(st.lists(uncertain(), min_size=2, max_size=5), st.data())
+@THOROUGH
+def test_a_lexicographic_value_rises_with_each_child_and_most_with_the_first_to_be_satisfied(nodes, data):
+    pairs = [(level, b.low or Fraction(0)) for _, _, level, b in nodes]
+    place = data.draw(st.integers(0, len(pairs) - 1))
+    level, value = pairs[place]
+    assume(value < 1)
+    higher = [*pairs[:place], (level, value + Fraction(1, 10**6)), *pairs[place + 1 :]]
+    assert lexicographic_value(higher) > lexicographic_value(pairs)
+    # satisfying the first child that was not outweighs the best that all others can do without it
+    first = next((i for i, (lv, v) in enumerate(pairs) if lv is not None and v < lv), None)
+    if first is not None and all(lv is not None for lv, _ in pairs[:first]):
+        without = [pairs[i] if i == first else (lv, Fraction(1)) for i, (lv, _) in enumerate(pairs)]
+        least = [
+            (lv, lv if lv is not None and i <= first else Fraction(-1)) for i, (lv, _) in enumerate(pairs)
+        ]
+        assert lexicographic_value(least) > lexicographic_value(without)
+
+
+def test_the_levels_of_two_children_by_hand():
+    """Safety first, level 0.5, then help: three texts, worked out on paper (one level: two bands)."""
+    half, one = Fraction(1, 2), Fraction(1)
+    # unsafe (-1), helpful (1): k=0, u = (0 + 1/6) / (7/6) = 1/7
+    assert lexicographic_value([(half, -one), (None, one)]) == 2 * Fraction(1, 7) / 2 - 1
+    # safe (0.5), useless (-1): k=1, help comes first now: u = (0 + 0.75/6) / (7/6) = 3/28
+    assert lexicographic_value([(half, half), (None, -one)]) == 2 * (1 + Fraction(3, 28)) / 2 - 1
+    assert lexicographic_value([(half, one), (None, one)]) == 1
+
+
+def test_the_points_of_a_rubric_by_hand():
+    """Points +5 met, +3 unmet, -4: (5 - 4) / 8 with the fault, 5 / 8 without; never below 0 (value -1)."""
+    prog = program(
+        principle(
+            "p",
+            dimension(
+                "d",
+                question("x", "gate", weight=5),
+                question("y", "gate", weight=3),
+                question("z", "gate", weight=-4),
+                pool="weighted",
+            ),
+        )
+    )
+    assert pool(prog, verdicts(x="TRUE", y="FALSE", z="FALSE")).total == 2 * 5 / 8 - 1
+    assert pool(prog, verdicts(x="TRUE", y="FALSE", z="TRUE")).total == 2 * 1 / 8 - 1
+    assert pool(prog, verdicts(x="FALSE", y="TRUE", z="TRUE")).total == -1
+    assert pool(prog, verdicts(x="TRUE", y="TRUE", z="FALSE")).total == 1  # an absent fault adds nothing
+    assert pool(prog, verdicts(x="TRUE", y="TRUE", z="NA")).total == 1
+    assert pool(prog, verdicts(x="TRUE", y="NA", z="TRUE")).total == pytest.approx(2 * 1 / 5 - 1)
+    assert pool(prog, verdicts(x="NA", y="NA", z="TRUE")).total is None  # nothing to take it from
+    # the two merits are lost and the fault outweighs them: the last merit cannot matter
+    assert undecided(prog, verdicts(x="FALSE", z="TRUE")) == []
+    assert pool(prog, verdicts(x="FALSE", z="TRUE")).total == -1
+
+
+def test_a_level_is_the_number_that_was_written():
+    """C is worth a tenth; 0.1 as a float is a little more."""
+    prog = program(
+        principle(
+            "p",
+            dimension("d", question("x", "graded"), level=0.1),
+            dimension("e", question("y", "graded")),
+            pool="lexicographic",
+        )
+    )
+    assert pool(prog, verdicts(x="C", y="F")).total > 0
+    assert pool(prog, verdicts(x="D", y="A")).total < 0
 
 
 def test_a_missing_question_is_recorded_as_skipped():

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from naive_pooling import (
+    PROMPT,
     dimension,
     every_question,
+    everything_asked,
     judged,
     outcomes,
     principle,
@@ -19,11 +21,22 @@ from naive_pooling import (
     verdict,
 )
 from rubrica.core.errors import JudgeError
-from rubrica.core.records import Label, Message, Outcome, Prompt, Scorecard, Verdict
+from rubrica.core.records import (
+    Label,
+    Message,
+    Outcome,
+    Prompt,
+    PromptQuestion,
+    Scorecard,
+    Verdict,
+    When,
+)
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor, card_id, text_hash, verdict_key
 from rubrica.models.scripted import ScriptedJudge
+from rubrica.program.pooling import undecided
 from rubrica.program.program import question_hash
+from rubrica.program.relevance import relevance_questions
 from rubrica.program.reward import RewardConfig
 
 RUBRICA, QA_LIGN = RewardConfig(), RewardConfig(preset="qa-lign")
@@ -76,29 +89,86 @@ def asked(judge):
 # --- the same reward ----------------------------------------------------------------------------
 
 
+class Rounds(ScriptedJudge):
+    """A scripted judge that keeps what it was asked together."""
+
+    def __init__(self, rule):
+        super().__init__(rule)
+        self.rounds = []
+
+    def answer(self, queries):
+        self.rounds.append(list(queries))
+        return super().answer(queries)
+
+
 @given(judged(most=7), st.data(), st.sampled_from([RUBRICA, QA_LIGN]))
 @settings(max_examples=150, deadline=None)
 def test_skipping_gives_the_reward_of_asking_everything(case, data, reward):
-    """Random programs, poolings and NA policies, three texts each."""
+    """Random programs with every op, weight, condition and NA policy, three texts each, some answers lost."""
     prog, first = case
+    about = relevance_questions(prog)
     answers = {"t0": first}
     for text in ("t1", "t2"):
-        answers[text] = {
+        answers[text] = {q.id: first[q.id] for q in about} | {
             q.id: data.draw(st.sampled_from([first[q.id], *_others(q)])) for q in every_question(prog)
         }
+    lost = data.draw(st.sets(st.sampled_from([q.id for q in everything_asked(prog)]), max_size=2))
+
+    def rule(query):
+        return (
+            verdict(query.question.id, Outcome.FAILED)
+            if query.question.id in lost
+            else answers[query.text or "t0"][query.question.id]
+        )
+
     with Store(":memory:") as lazy_store, Store(":memory:") as full_store:
-        items = [(prompt("p"), text) for text in answers]
-        lazy, full = (ScriptedJudge(lambda q: answers[q.text][q.question.id]) for _ in range(2))
-        few = executor(lazy, lazy_store, prog, reward)
+        items = [(PROMPT, text) for text in answers]
+        lazy, full = Rounds(rule), Rounds(rule)
+        options = {"retries": 1, "max_failure_rate": 1.0}
+        few = executor(lazy, lazy_store, prog, reward, **options)
         cards = few.score(items)
-        everything = executor(full, full_store, prog, reward).score(items, full=True)
-    assert [c.total for c in cards] == [c.total for c in everything]
+        everything = executor(full, full_store, prog, reward, **options).score(items, full=True)
+        calls = len(lazy.asked)
+        again = [card.total for card in few.score(items)]
+        assert {query.question.id for query in lazy.asked[calls:]} <= lost  # nothing known is asked again
+    assert [c.total for c in cards] == [c.total for c in everything] == again
     threshold = 0.5 if reward is RUBRICA else None
     for card, found in zip(cards, answers.values(), strict=True):
-        total = total_value(prog, found, threshold)
+        known = {id: v for id, v in found.items() if id not in lost}
+        totals = outcomes(lambda a: total_value(prog, a, threshold), everything_asked(prog), known)
+        total = totals.pop() if len(totals) == 1 else None
         assert card.total == (None if total is None else float(total))
-    assert len(lazy.asked) <= len(full.asked)
-    assert few.usage.asked + few.usage.cached + few.usage.skipped == len(items) * len(every_question(prog))
+    assert calls <= len(full.asked)
+    _asks_only_what_is_undecided(lazy.rounds, prog, answers, lost, reward)
+
+
+def _asks_only_what_is_undecided(rounds, prog, answers, lost, reward):
+    known = {text: {} for text in answers}
+    for queries in rounds:
+        for query in queries:
+            id = query.question.id
+            texts = [query.text] if query.text else list(known)
+            assert any(
+                id in undecided(prog, known[text], veto=reward.veto(), prompt=PROMPT) for text in texts
+            )
+        for query in queries:
+            id = query.question.id
+            for text in [query.text] if query.text else list(known):
+                if id not in lost:
+                    known[text][id] = answers[text][id]
+
+
+@given(judged(most=7))
+@settings(max_examples=60, deadline=None)
+def test_every_question_of_every_text_is_asked_cached_skipped_or_irrelevant(case):
+    prog, found = case
+    texts = ["t0", "t1", "t0"]
+    with Store(":memory:") as store:
+        engine = executor(ScriptedJudge(lambda q: found[q.question.id]), store, prog)
+        engine.score([(PROMPT, text) for text in texts])
+    used = engine.usage
+    slots = len(texts) * len(everything_asked(prog))
+    assert used.asked + used.cached + used.skipped + used.irrelevant == slots
 
 
 def _others(q):
@@ -106,8 +176,8 @@ def _others(q):
     return [verdict(q.id, label) for label in labels]
 
 
-@given(programs(most=7), st.data())
-@settings(max_examples=100, deadline=None)
+@given(programs(most=7, conditions=False), st.data())
+@settings(max_examples=60, deadline=None)
 def test_a_judge_that_fails_leaves_no_total_or_the_true_one(prog, data):
     answers = {
         q.id: data.draw(st.sampled_from([*_others(q), verdict(q.id, Outcome.FAILED)]))
@@ -160,6 +230,110 @@ def test_full_asks_everything_even_where_the_total_is_settled(store):
     assert len(judge.asked) == 12
     assert card.total == -1
     assert all(v.label for p in card.principles for d in p.dimensions for v in d.verdicts)
+
+
+ASK = "Does the prompt ask for code?"
+
+
+def conditional(**when):
+    """Dimension d under a condition, with a gate and a grade; e beside it without one."""
+    return program(
+        principle(
+            "p",
+            dimension("d", question("g", "gate"), question("x", "graded"), when=When(**when)),
+            dimension("e", question("y", "graded")),
+        )
+    )
+
+
+def test_what_does_not_apply_by_a_tag_is_not_asked_and_costs_no_call(store):
+    prog = conditional(tags={"kind": ("code",)})
+    judge = ScriptedJudge(good)
+    engine = executor(judge, store, prog)
+    tagged = prompt("q").model_copy(update={"tags": {"kind": "code"}})
+    plain, full = engine.score([(prompt("p"), "t"), (tagged, "t")])
+    assert sorted((q.prompt.id, q.question.id) for q in judge.asked) == [
+        ("p", "y"),
+        ("q", "g"),
+        ("q", "x"),
+        ("q", "y"),
+    ]
+    skipped = plain.principles[0].dimensions[0]
+    assert (skipped.value, skipped.known, skipped.relevant) == (None, True, False)
+    assert full.principles[0].dimensions[0].relevant is True
+    assert (engine.usage.asked, engine.usage.irrelevant, engine.usage.skipped) == (4, 2, 0)
+
+
+def test_a_question_about_the_prompt_is_asked_once_for_all_its_texts_before_anything_else(store):
+    prog = conditional(ask=ASK)
+    judge = Rounds(lambda q: Label.FALSE if q.question.text == ASK and q.prompt.id == "p" else good(q))
+    engine = executor(judge, store, prog)
+    items = [(prompt("p"), "t1"), (prompt("p"), "t2"), (prompt("q"), "t1")]
+    cards = engine.score(items)
+    first = [(q.prompt.id, q.text, q.question.text) for q in judge.rounds[0]]
+    assert first == [("p", "", ASK), ("q", "", ASK)]
+    assert sorted((q.prompt.id, q.text, q.question.id) for batch in judge.rounds[1:] for q in batch) == [
+        ("p", "t1", "y"),
+        ("p", "t2", "y"),
+        ("q", "t1", "g"),
+        ("q", "t1", "x"),
+        ("q", "t1", "y"),
+    ]
+    assert [c.principles[0].dimensions[0].relevant for c in cards] == [False, False, True]
+    assert cards[0].principles[0].dimensions[0].relevance.label is Label.FALSE
+    assert (engine.usage.irrelevant, engine.usage.cached) == (4, 1)
+    again = ScriptedJudge(good)
+    executor(again, store, prog).score([(prompt("p"), "t3")])
+    assert [q.question.id for q in again.asked] == ["y"]  # what is known about the prompt is known
+
+
+@pytest.mark.parametrize("said", [Outcome.FAILED, Outcome.ABSTAINED, Label.NA])
+def test_a_dimension_of_which_nobody_says_whether_it_applies_stays_open(store, said):
+    prog = conditional(ask=ASK)
+
+    def rule(query):
+        if query.question.text == ASK:
+            return said if isinstance(said, Label) else verdict("x", said)
+        return Label.C if query.text == "uneven" and query.question.id == "x" else good(query)
+
+    engine = executor(ScriptedJudge(rule), store, prog, max_failure_rate=1.0)
+    uneven, even = engine.score([(prompt("p"), "uneven"), (prompt("p"), "even")])
+    assert uneven.principles[0].dimensions[0].relevant is None
+    assert uneven.total is None  # 1 without d, 0.55 with it
+    assert even.total == 1  # with or without d
+
+
+def test_the_questions_of_a_prompt_are_asked_about_its_texts_alone_and_are_shared_by_what_they_ask(store):
+    prog = program(
+        principle(
+            "p",
+            dimension("d", question("x", "graded")),
+            dimension("own", pool="weighted", instance=True),
+        )
+    )
+    own = (
+        PromptQuestion(id="one", text="Does the answer name the dose?", weight=3),
+        PromptQuestion(id="two", text="Does the answer blame the user?", weight=-1),
+    )
+    with_own = prompt("p").model_copy(update={"questions": own})
+    other_id = own[0].model_copy(update={"id": "other", "weight": 1.0})
+    same_words = prompt("p").model_copy(update={"questions": (other_id,)})
+    judge = ScriptedJudge(good)
+    engine = executor(judge, store, prog)
+    cards = engine.score([(with_own, "t"), (prompt("p"), "t"), (same_words, "t")])
+    assert sorted(q.question.text for q in judge.asked) == [
+        "Does the answer blame the user?",
+        "Does the answer name the dose?",
+        "Is x fine?",
+    ]
+    assert [v.question_id for v in cards[0].principles[0].dimensions[1].verdicts] == [
+        "instance.one",
+        "instance.two",
+    ]
+    # x is A; of the prompt's own, 3 - 1 of 3 points; without any the dimension has no value
+    assert [c.total for c in cards] == [pytest.approx((1 + (2 * 2 / 3 - 1)) / 2), 1, 1]
+    ids = {card_id(p, "t", prog, "scripted") for p in (with_own, prompt("p"), same_words)}
+    assert len(ids) == 3
 
 
 def test_identical_texts_are_judged_once(store):
