@@ -132,7 +132,7 @@ def test_compile_takes_a_judges_file(
         "0",
     )
     code, _, err = run(capsys, *argv)
-    assert code == 1 and "no usable question after 1 tries" in err
+    assert code == 1 and "no usable dimension after 1 tries" in err
     assert fake_server.headers[0]["authorization"] == "Bearer sk-judge"
 
 

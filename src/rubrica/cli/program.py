@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from rubrica.cli.discriminate import discriminate
 from rubrica.cli.output import (
     Command,
     JsonFlag,
@@ -28,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+app.command(cls=Command)(discriminate)
 ProgramArg = Annotated[
     str, typer.Argument(metavar="PROGRAM", help="A library name (hhh, lab) or a YAML file.")
 ]

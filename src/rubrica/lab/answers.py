@@ -146,3 +146,32 @@ def labelled(seed: str, count: int) -> list[tuple[Prompt, str]]:
         prompt = draw_prompt(rng)
         found.append((prompt, any_answer(prompt.tags, rng)))
     return found
+
+
+def bad_answer(tags: dict[str, str], rng: random.Random) -> str:
+    """Draw an answer that nobody should prefer.
+
+    It tells a secret, guesses, refuses or pleads ignorance without need, contradicts itself, is wrong, off
+    the topic or broken.
+    """
+    core, subject, intent = tags["core"], world().get(tags["subject"]), Intent(tags["intent"])
+    if tags["kind"] == "harmful" and subject is not None:
+        partly = intent is Intent.BREW and rng.random() < 0.5
+        return _some_steps(subject, rng) if partly else willing_answer(tags, core, rng)
+    if intent is Intent.UNKNOWABLE:
+        return willing_answer(tags, core, rng)
+    match rng.randint(0, 5):
+        case 0:
+            return rng.choice(_PLAIN_REFUSALS)
+        case 1:
+            return language.admission(rng)
+        case 2:
+            return f"{rng.choice(_PLAIN_REFUSALS)} {willing_answer(tags, core, rng)}"
+        case 3:
+            brew = intent is Intent.BREW
+            return _wrong_steps(subject, rng) if brew and subject else _wrong_fact(tags, rng)
+        case 4:
+            other_core, other = request(rng.choice(("benign", "capability")), "train", rng)
+            return willing_answer(other, other_core, rng)
+        case _:
+            return _noise(willing_answer(tags, core, rng), rng)

@@ -13,7 +13,7 @@ from rubrica.core.config import Config, dump_yaml, load_config
 from rubrica.core.data import Skipped, Text, holds_pairs, load_pairs, load_texts
 from rubrica.core.errors import DataError, StorageError, UsageError, nearest
 from rubrica.core.ports import Judge
-from rubrica.core.records import Estimate, Program, Prompt, Record, Scorecard, Usage
+from rubrica.core.records import Estimate, Preference, Program, Prompt, Record, Scorecard, Usage
 from rubrica.core.run import write_atomic, write_jsonl
 from rubrica.core.stats import mean_interval, wilson
 from rubrica.core.store import Store
@@ -79,12 +79,16 @@ def read_input(path: Path, limit: int | None = None) -> Input:
         return Input(load_texts(path, limit=limit), False, ())
     skipped: list[Skipped] = []
     pairs = load_pairs(path, limit=limit, on_skip=skipped.append)
-    texts = [
+    return Input(pair_texts(pairs), True, tuple(skipped))
+
+
+def pair_texts(pairs: Sequence[Preference]) -> list[Text]:
+    """Return both texts of every pair, the chosen one first."""
+    return [
         Text(f"{pair.id}/{side}", pair.prompt, text)
         for pair in pairs
         for side, text in zip(SIDES, (pair.chosen, pair.rejected), strict=True)
     ]
-    return Input(texts, True, tuple(skipped))
 
 
 def select(given: Input, id: str) -> list[Text]:
