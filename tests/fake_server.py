@@ -1,6 +1,7 @@
 """A chat-completions server on loopback whose every reply can be scripted, faults included."""
 
 import asyncio
+import contextlib
 import json
 import math
 import socket
@@ -66,8 +67,14 @@ def error(status: int, message: str, **headers: str) -> Reply:
 class FakeServer:
     """``with FakeServer() as server``: scripted replies first, then ``answer`` of the request's body."""
 
-    def __init__(self, answer: Callable[[dict], Reply] = lambda body: completion("TRUE", {"TRUE": 1.0})):
+    def __init__(
+        self,
+        answer: Callable[[dict], Reply] = lambda body: completion("TRUE", {"TRUE": 1.0}),
+        slots: int | None = None,
+    ):
+        """``slots`` requests are served at a time; the others wait their turn."""
         self.answer = answer
+        self.slots = slots
         self.script: deque[Reply] = deque()
         self.requests: list[dict] = []
         self.headers: list[dict[str, str]] = []
@@ -104,6 +111,7 @@ class FakeServer:
     def _serve(self, listener: socket.socket) -> None:
         with asyncio.Runner() as runner:
             self._loop = runner.get_loop()
+            self._turn = asyncio.Semaphore(self.slots) if self.slots else contextlib.nullcontext()
             runner.run(self._server.serve([listener]))
 
     def stop(self) -> None:
@@ -128,7 +136,8 @@ class FakeServer:
         self.peak = max(self.peak, self.busy)
         try:
             reply = self.script.popleft() if self.script else self.answer(body)
-            await asyncio.sleep(reply.delay)
+            async with self._turn:
+                await asyncio.sleep(reply.delay)
         finally:
             self.busy -= 1
         if reply.reset:

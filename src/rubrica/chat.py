@@ -8,22 +8,22 @@ when the first few calls have failed.
 
 import asyncio
 import os
-import queue
 import random
 import re
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TypedDict, TypeVar, cast
+from typing import Literal, TypedDict, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import JsonValue
 
+from rubrica.core.background import Background
+from rubrica.core.concurrency import Ending, Gate
 from rubrica.core.errors import RubricaError, UsageError
 from rubrica.core.limits import Clock, RateLimit
 from rubrica.core.records import Message
@@ -33,7 +33,11 @@ MAX_BODY = 1_000_000
 """Bytes of a reply's body that are read at most."""
 FIRST_CALLS = 3
 """Calls that may fail, retries included, before the first success."""
+AUTO = 256
+"""Most calls at a time where ``concurrency`` is ``auto``."""
 _RETRIED = {408, 409, 429}
+_OVERLOADED = {429, 503, 529}
+"""Statuses that say: too many calls."""
 _REMEDIES = {
     401: "put a valid key into the environment variable {key_env}",
     403: "the key in {key_env} may not use this model; use another key or model",
@@ -56,16 +60,16 @@ class CallFailed(Exception):
 class _Transient(Exception):
     """An attempt failed in a way that may pass."""
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    def __init__(self, reason: str, wait: float = 0.0, ending: Ending = "other") -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.wait, self.ending = wait, ending
 
 
 class ChatOptions(TypedDict, total=False):
     """Keyword arguments of :class:`Chat` that judge and generator hand through."""
 
     api_key_env: str
-    concurrency: int
+    concurrency: int | Literal["auto"]
     timeout: float
     retries: int
     rpm: int | None
@@ -83,7 +87,7 @@ class Chat:
         *,
         unusable: type[RubricaError],
         api_key_env: str = "OPENAI_API_KEY",
-        concurrency: int = 16,
+        concurrency: int | Literal["auto"] = 16,
         timeout: float = 60.0,
         retries: int = 4,
         rpm: int | None = None,
@@ -92,7 +96,7 @@ class Chat:
     ) -> None:
         """``timeout`` bounds one task in seconds, retries and pauses included; one attempt gets half of it.
 
-        ``backoff`` is the longest first pause in seconds; it doubles, and the pause is drawn below it.
+        ``concurrency`` bounds the calls under way; how many there are adapts to the server. ``backoff`` is the longest first pause in seconds; it doubles, and the pause is drawn below it.
         ``unusable`` is raised when the endpoint cannot work at all. ``UsageError``: no URL, or a wrong limit.
         """
         if not _is_base_url(base_url):
@@ -104,7 +108,8 @@ class Chat:
             raise UsageError(
                 f"environment variable {api_key_env}: holds no key (line breaks or foreign letters); set it anew"
             )
-        if min(concurrency, timeout, rpm or 1, tpm or 1) <= 0 or retries < 0:
+        most = AUTO if concurrency == "auto" else concurrency
+        if min(most, timeout, rpm or 1, tpm or 1) <= 0 or retries < 0:
             raise UsageError(
                 f"server {self.url}: concurrency, timeout, rpm and tpm must be positive, retries not "
                 "negative; correct the judge's options"
@@ -119,7 +124,8 @@ class Chat:
         """Requests up to now, repeated ones too."""
         self.refused: set[str] = set()
         """Options that the endpoint does not take: ``seed``, ``max_tokens``, ``logprobs``, ``response_format``."""
-        self._base_url, self._concurrency = base_url, concurrency
+        self.gate = Gate(most)
+        self._base_url, self._most = base_url, most
 
     def hide_key(self, text: str) -> str:
         """Return ``text`` without the key, should a server repeat it."""
@@ -138,63 +144,52 @@ class Chat:
 
     def stream(
         self, items: Sequence[ItemT], handle: Callable[["Session", ItemT], Awaitable[ResultT]]
-    ) -> Iterator[tuple[int, ResultT]]:
-        """Yield ``(index, result)`` of ``handle(session, item)`` in the order in which the tasks end.
+    ) -> Background[tuple[int, ResultT]]:
+        """Yield ``(index, result)`` of ``handle(session, item)`` in the order in which the tasks end."""
+
+        async def one(session: Session, item: tuple[int, ItemT]) -> list[tuple[int, ResultT]]:
+            return [(item[0], await handle(session, item[1]))]
+
+        return self.spread(list(enumerate(items)), one)
+
+    def spread(
+        self,
+        items: Sequence[ItemT],
+        handle: Callable[["Session", ItemT], Awaitable[Iterable[ResultT]]],
+    ) -> Background[ResultT]:
+        """Yield the results of ``handle(session, item)`` in the order in which the tasks end.
 
         As long as the endpoint has never answered, the first item goes alone. An exception of ``handle`` ends
-        the stream and is raised here; leaving the stream early cancels what is under way.
+        the stream and is raised here; closing the stream cancels what is under way.
         """
-        if not items:
-            return
-        results: queue.SimpleQueue[tuple[int, ResultT] | BaseException | None] = queue.SimpleQueue()
-        loop = asyncio.new_event_loop()
-        task = loop.create_task(
-            self._fan_out(items, handle, lambda index, result: results.put((index, result)))
-        )
-        threading.Thread(target=_run, args=(loop, task, results.put), name="chat", daemon=True).start()
-        try:
-            while (found := results.get()) is not None:
-                if isinstance(found, BaseException):
-                    raise found.exceptions[0] if isinstance(found, BaseExceptionGroup) else found
-                yield found
-        finally:
-            with suppress(RuntimeError):  # the loop is closed already
-                loop.call_soon_threadsafe(task.cancel)
+        return Background(lambda put: self._fan_out(items, handle, put))
 
     async def _fan_out(
         self,
         items: Sequence[ItemT],
-        handle: Callable[["Session", ItemT], Awaitable[ResultT]],
-        done: Callable[[int, ResultT], None],
+        handle: Callable[["Session", ItemT], Awaitable[Iterable[ResultT]]],
+        put: Callable[[ResultT], None],
     ) -> None:
-        numbered = iter(enumerate(items))
+        if not items:
+            return
+        left = iter(items)
         async with self.client() as client:
             session = Session(self, client)
 
             async def work(count: int | None = None) -> None:
-                for number, (index, item) in enumerate(numbered, 1):
-                    done(index, await handle(session, item))
+                for number, item in enumerate(left, 1):
+                    for result in await handle(session, item):
+                        put(result)
                     if number == count:
                         return
 
             if not self.reached:
                 await work(1)
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._concurrency, len(items))):
+                for _ in range(
+                    min(self._most + 1, len(items))
+                ):  # one waits, so that the gate sees more is to do
                     group.create_task(work())
-
-
-def _run(
-    loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], put: Callable[[BaseException | None], None]
-) -> None:
-    """Run ``task`` to its end and say how it ended, whatever happens."""
-    try:
-        loop.run_until_complete(task)
-        put(None)
-    except BaseException as error:
-        put(error)
-    finally:
-        loop.close()
 
 
 class Session:
@@ -234,20 +229,32 @@ class Session:
         raise CallFailed(reason)
 
     async def _attempt(self, request: ChatRequest, clock: Clock) -> ChatReply:
-        letters = sum(len(message.content) for message in request.messages)
-        await self._chat.limit.admit(letters // 4 + request.max_tokens)
-        with clock.running() as seconds:
-            try:
-                async with asyncio.timeout(seconds):
-                    body = await self._fetch(request)
-            except (TimeoutError, openai.APITimeoutError):
-                raise _Transient(
-                    f"no reply within {seconds:.3g} s (timeout: {self._chat.timeout:g} s)"
-                ) from None
+        gate = self._chat.gate
+        ending: Ending = "other"
+        started = await gate.enter()
+        try:
+            letters = sum(len(message.content) for message in request.messages)
+            await self._chat.limit.admit(letters // 4 + request.max_tokens)
+            body = await self._within(clock, request)
+            ending = "answered"
+        except _Transient as error:
+            ending = error.ending
+            raise
+        finally:
+            gate.leave(started, ending)
         try:
             return read_reply(body)
         except ValueError as error:
             raise CallFailed(str(error)) from None
+
+    async def _within(self, clock: Clock, request: ChatRequest) -> bytes:
+        with clock.running() as seconds:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await self._fetch(request)
+            except (TimeoutError, openai.APITimeoutError):
+                reason = f"no reply within {seconds:.3g} s (timeout: {self._chat.timeout:g} s)"
+                raise _Transient(reason, ending="silent") from None
 
     async def _fetch(self, request: ChatRequest) -> bytes:
         options = request.body(self._chat.refused)
@@ -300,7 +307,8 @@ class Session:
         said = " ".join(error.message.split()).removeprefix(f"Error code: {status} - ")[:300]
         reason = f"HTTP {status}: {chat.hide_key(said)}"
         if status in _RETRIED or status >= 500:
-            return _Transient(reason, wait=_retry_after(error.response.headers))
+            ending: Ending = "refused" if status in _OVERLOADED else "other"
+            return _Transient(reason, _retry_after(error.response.headers), ending)
         if status in _REMEDIES and not chat.reached:
             remedy = _REMEDIES[status].format(key_env=chat.api_key_env)
             return chat.unusable(f"model {chat.model!r} at {chat.url}: {reason}; {remedy}")

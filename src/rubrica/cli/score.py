@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.tree import Tree
 
-    from rubrica.core.records import Estimate, Program, Verdict
+    from rubrica.core.records import Estimate, Program, Usage, Verdict
     from rubrica.recipes.score import ScoredText, ScoreReport
 
 
@@ -204,9 +204,13 @@ def _show_report(report: "ScoreReport", path: Path, *, as_json: bool) -> None:
                 out.print(_rate(estimate))
     out.print(
         f"{plural(used.asked, 'call')}, {plural(used.cached, 'answer')} from the store, {used.skipped} not needed, {used.failed} failed; "
-        f"{used.prompt_tokens + used.completion_tokens} tokens, {used.seconds:.1f} s"
+        f"{used.prompt_tokens + used.completion_tokens} tokens, {used.seconds:.1f} s{_at_a_time(used)}"
     )
     out.print(f"{path}", soft_wrap=True)
+
+
+def _at_a_time(used: "Usage") -> str:
+    return f", {used.busy / used.seconds:.1f} calls at a time" if used.busy > used.seconds else ""
 
 
 def _rate(estimate: "Estimate") -> str:

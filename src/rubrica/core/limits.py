@@ -37,11 +37,16 @@ class RateLimit:
 
 
 class Clock:
-    """Seconds that a task has left, retries and pauses included. Waiting for a rate limit costs nothing."""
+    """Seconds that a task has left, retries and pauses included. Waiting for one's turn costs nothing."""
 
     def __init__(self, seconds: float) -> None:
-        self.left = seconds
+        self.left = self._all = seconds
         self._attempt = seconds / 2
+
+    @property
+    def used(self) -> float:
+        """Seconds charged so far."""
+        return self._all - self.left
 
     @property
     def spent(self) -> bool:

@@ -9,6 +9,14 @@ from rubrica.core.errors import ModelError
 from rubrica.core.records import Prompt, Query, Response, Sampling, Verdict, Wording
 
 
+@runtime_checkable
+class Closable(Protocol):
+    """Work under way that can be stopped."""
+
+    def close(self) -> None:
+        """Stop."""
+
+
 class Judge(Protocol):
     """Answers questions about texts."""
 
@@ -20,7 +28,8 @@ class Judge(Protocol):
         """Yield ``(index into queries, verdict)`` as answers arrive, each index exactly once.
 
         A call that fails yields a verdict with outcome ``failed``; only a judge that cannot work
-        at all (no such model, refused connection at start) raises :class:`JudgeError`.
+        at all (no such model, refused connection at start) raises :class:`JudgeError`. A :class:`Closable`
+        iterator, once closed, asks no more, yields what had arrived, and ends.
         """
 
 

@@ -344,6 +344,8 @@ class Usage(Record):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    busy: float = 0.0
+    """Seconds of all calls together; ``busy / seconds`` is the mean number of calls under way."""
 
 
 class Expense(Record):

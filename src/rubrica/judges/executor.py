@@ -8,13 +8,13 @@ the store as it arrives. The totals equal those of asking everything.
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.instance import program_for
-from rubrica.core.ports import Judge
+from rubrica.core.ports import Closable, Judge
 from rubrica.core.records import (
     Expense,
     Outcome,
@@ -223,11 +223,19 @@ class Executor:
         finally:
             seconds = self.usage.seconds + time.monotonic() - started
             self.usage = self.usage.model_copy(update={"seconds": seconds})
-            if isinstance(answers, Generator):
+            if isinstance(answers, Closable):
                 answers.close()
+                for index, verdict in answers:  # what had arrived was paid for
+                    if index in missing and verdict.outcome not in _BROKEN:
+                        self._keep(keys[index], verdict)
 
     def _take(self, key: str, verdict: Verdict) -> None:
-        """Keep one verdict for all texts and questions that share its key."""
+        verdict = self._keep(key, verdict)
+        self._report()
+        self._spend(verdict)
+
+    def _keep(self, key: str, verdict: Verdict) -> Verdict:
+        """Keep one verdict for all texts and questions that share its key; return it as it was stored."""
         question = self._owners[key][0][1]
         verdict = offered(verdict, question)
         if not verdict.judge:
@@ -240,20 +248,20 @@ class Executor:
             text.tries[question.id] = text.tries.get(question.id, 0) + 1
             text.verdicts[question.id] = _named(verdict, question.id)
             self._done += first
-        broken = verdict.outcome in _BROKEN
         self.usage = self.usage.model_copy(
             update={
                 "asked": self.usage.asked + 1,
-                "failed": self.usage.failed + broken,
+                "failed": self.usage.failed + (verdict.outcome in _BROKEN),
                 "prompt_tokens": self.usage.prompt_tokens + verdict.prompt_tokens,
                 "completion_tokens": self.usage.completion_tokens + verdict.completion_tokens,
+                "busy": self.usage.busy + verdict.seconds,
             }
         )
-        self._report()
-        self._spend(broken, verdict)
+        return verdict
 
-    def _spend(self, broken: bool, verdict: Verdict) -> None:
+    def _spend(self, verdict: Verdict) -> None:
         """Charge the failure budget."""
+        broken = verdict.outcome in _BROKEN
         self._recent.append(broken)
         failed, calls = sum(self._recent), len(self._recent)
         if broken and calls >= 50 and failed > self._max_failure_rate * calls:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -25,8 +25,8 @@ class JudgeConfig(Config):
     """``lab``, ``lab-oracle``, ``local:PATH`` (or a hub id) or ``openai:MODEL@URL``."""
     mode: Mode = "label"
     """``label`` reads the probabilities of the answers, ``reason`` has the judge write a sentence first."""
-    concurrency: int = Field(default=16, ge=1)
-    """Servers: calls under way at a time."""
+    concurrency: Annotated[int, Field(ge=1)] | Literal["auto"] = 16
+    """Servers: most calls under way at a time; ``auto``: as many as the server profits from, up to 256."""
     rpm: int | None = Field(default=None, ge=1)
     """Servers: most calls in any minute; None: no limit."""
     tpm: int | None = Field(default=None, ge=1)

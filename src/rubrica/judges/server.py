@@ -6,13 +6,13 @@ probabilities of the allowed labels; where the server offers none, a few tokens 
 """
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Unpack
 
 from rubrica.chat import CallFailed, Chat, ChatOptions, Session
 from rubrica.core.config import content_hash
 from rubrica.core.errors import JudgeError
+from rubrica.core.limits import Clock
 from rubrica.core.records import Label, Outcome, Query, Verdict, Wording
 from rubrica.core.wire import ChatReply, ChatRequest, TokenLogprob
 from rubrica.judges.decision import most_probable
@@ -98,6 +98,7 @@ class ServerJudge:
         """
         self._chat = Chat(model, base_url, unusable=JudgeError, **options)
         self._mode: Mode = mode
+        self._offers_logprobs = False
         self._marker = fence_marker(secret)
         self._max_tokens = max_tokens
         self._fingerprint = "server-" + content_hash([model, version, TEMPLATE, TEMPLATE_HASH, mode])
@@ -117,6 +118,11 @@ class ServerJudge:
         """All of them."""
         return frozenset(Wording)
 
+    @property
+    def level(self) -> int:
+        """Calls that may be under way at present: what the server has borne so far."""
+        return self._chat.gate.level.now
+
     def answer(self, queries: Sequence[Query]) -> Iterator[tuple[int, Verdict]]:
         """Yield ``(index, verdict)`` as calls end, each index once; a call that fails is a failed verdict.
 
@@ -125,37 +131,37 @@ class ServerJudge:
         return self._chat.stream(queries, self._ask)
 
     async def _ask(self, session: Session, query: Query) -> Verdict:
-        start = time.monotonic()
-        replies: list[ChatReply] = []
+        clock, replies = session.clock(), list[ChatReply]()
         verdict = Verdict(question_id=query.question.id, outcome=Outcome.FAILED, judge=self._fingerprint)
         try:
-            verdict = await self._decide(session, query, verdict, replies)
+            verdict = await self._decide(session, clock, query, verdict, replies)
         except CallFailed as error:
             verdict = verdict.model_copy(update={"reason": str(error)})
         return verdict.model_copy(
             update={
                 "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
                 "completion_tokens": sum(reply.completion_tokens for reply in replies),
-                "seconds": time.monotonic() - start,
+                "seconds": clock.used,
             }
         )
 
     async def _decide(
-        self, session: Session, query: Query, blank: Verdict, replies: list[ChatReply]
+        self, session: Session, clock: Clock, query: Query, blank: Verdict, replies: list[ChatReply]
     ) -> Verdict:
         """Ask once, or twice where the first token alone does not tell the label."""
-        allowed, clock = allowed_labels(query.question), session.clock()
+        allowed = allowed_labels(query.question)
         messages = chat_messages(query, self._marker, self._mode)
         if self._mode == "label" and "logprobs" not in self._chat.refused:
             request = ChatRequest(messages=messages, max_tokens=1, top_logprobs=20, seed=_SEED)
             replies.append(await session.call(request, clock))
             if replies[-1].top:
+                self._offers_logprobs = True
                 reading = read_logprobs(replies[-1].top, allowed)
                 if reading.problem:
                     return _verdict(blank, Parsed(None, reading.problem))
                 if reading.probabilities is not None:
                     return most_probable(blank.question_id, reading.probabilities, judge=blank.judge)
-            else:
+            elif not self._offers_logprobs:
                 self._chat.refused.add("logprobs")
         room = self._max_tokens if self._mode == "reason" else TEXT_TOKENS
         replies.append(await session.call(ChatRequest(messages=messages, max_tokens=room, seed=_SEED), clock))
