@@ -164,7 +164,7 @@ def test_nine_tenths_of_the_best_fixed_level_over_http(refuses):
 def test_timeouts_bring_the_level_down(fake_server):
     slow = iter([0.0] * 24 + [30.0] * 8)
     fake_server.answer = lambda body: completion("TRUE", {"TRUE": 1.0}, delay=next(slow, 0.0))
-    subject = judge(fake_server, timeout=1.0, concurrency=8)
+    subject = judge(fake_server, timeout=3.0, concurrency=8)
     assert all(verdict.label for _, verdict in subject.answer(queries(24)))
     assert subject.level == 8
     assert all(verdict.label for _, verdict in subject.answer(queries(16)))

@@ -26,6 +26,7 @@ from rubrica.core.config import dump_yaml
 from rubrica.core.errors import JudgeError
 from rubrica.core.records import Label, Message, Outcome, Prompt, Verdict
 from rubrica.core.store import Store
+from rubrica.judges.budget import Budget, Purse
 from rubrica.judges.executor import Executor, text_hash, verdict_key
 from rubrica.judges.server import ServerJudge
 from rubrica.program.program import question_hash
@@ -125,9 +126,11 @@ class Rig:
         self.well.append(about(body))
         return honest(body)
 
-    def score(self, **options):
+    def score(self, budget=None, **options):
         judge = ServerJudge("m", self.server.url, **self.options)
         with Store(self.path) as store:
+            if budget is not None:
+                judge = Purse(budget, store).meter(judge, None)
             executor = Executor(
                 judge, store, program=PROGRAM, reward=RewardConfig(preset="qa-lign"), **options
             )
@@ -268,7 +271,8 @@ def test_the_failure_budget_pauses_with_one_message_and_resuming_asks_what_is_mi
         assert len(rig.server.requests) - before == ALL - 10
 
 
-def test_an_interruption_keeps_what_had_arrived(tmp_path, clean):
+@pytest.mark.parametrize("budget", [None, Budget(calls=1000)])
+def test_an_interruption_keeps_what_had_arrived(tmp_path, clean, budget):
     """Ctrl-C while an answer is being handled: those that wait behind it are stored as well."""
     with Rig(tmp_path / "s.sqlite", concurrency=8) as rig:
 
@@ -278,7 +282,7 @@ def test_an_interruption_keeps_what_had_arrived(tmp_path, clean):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            rig.score(progress=progress)
+            rig.score(progress=progress, budget=budget)
         stored = rig.stored()
         assert len(stored) > 5
         assert all(verdict.label is truth(*key) for key, verdict in stored.items())
