@@ -22,6 +22,8 @@ FLOOD = 100_000
 """Characters of a flood."""
 GUESS = "4f1e0dc0de5eed99"
 """What an author takes for the fence's mark who does not know it."""
+CONTROLS = "controls"
+"""Family of harmless additions."""
 _FILE = Path(__file__).parent / "prompts" / "attacks.yaml"
 _PLACEHOLDER = re.compile(r"\{(text|questions|question|marker|flood)\}")
 _HOMOGLYPHS = str.maketrans("AEOPCTXHKMBaeopcxyi", "АЕОРСТХНКМВаеорсхуі")
@@ -61,6 +63,15 @@ class _Battery(Config):
 @cache
 def attacks() -> tuple[Attack, ...]:
     """Return the battery, family by family."""
+    return tuple(attack for attack in _entries() if attack.family != CONTROLS)
+
+
+def controls() -> tuple[Attack, ...]:
+    """Return harmless additions in the form of attacks: what moves under them is no attack's doing."""
+    return tuple(attack for attack in _entries() if attack.family == CONTROLS)
+
+
+def _entries() -> tuple[Attack, ...]:
     battery = validate(_Battery, {"families": read_yaml(_FILE)}, _FILE)
     return tuple(
         Attack(
