@@ -5,10 +5,15 @@ its turn, because a tokenizer looks for its control tokens in whatever text it g
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Literal, Protocol
 
 _TURNS = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
+_SYSTEM = {"role": "system", "content": "x"}
+# Marks of turns that a template writes as plain text: brackets, headings, names with a colon.
+_PLAIN = re.compile(r"<<?/?\w+>>?|\[/?[A-Z_]{2,}\]|#{2,}\s?\w+:|\b[A-Z]\w+:")
+_THOUGHTS = re.compile(r"</?(?:think|thinking|thought|reasoning)>")
 
 
 class AddedToken(Protocol):
@@ -36,7 +41,7 @@ class ControlTokens:
     def __init__(self, spellings: Iterable[str]) -> None:
         found = {text for text in spellings if len(text.strip()) > 1}
         longest_first = sorted(found, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if found else None
+        self._pattern = re.compile("|".join(map(_lenient, longest_first))) if found else None
 
     def cut(self, text: str) -> list[str]:
         """Cut ``text`` after the first character of everything that spells a control token."""
@@ -52,16 +57,31 @@ class ControlTokens:
         return " ".join(self.cut(text))
 
 
+def _lenient(token: str) -> str:
+    """Pattern of ``token``, also in full-width letters, which a tokenizer's normalizer may fold back."""
+    folded = ((c, unicodedata.normalize("NFKC", c)) for c in token)
+    return "".join(
+        f"[{re.escape(c + f)}{chr(ord(f) + 0xFEE0)}]" if "!" <= f <= "~" else re.escape(c) for c, f in folded
+    )
+
+
 def chat_control(tokenizer: ChatTokenizer) -> ControlTokens:
-    """Return the tokens that steer a chat: special ones, and added ones that the chat template writes around turns.
+    """Return what steers a chat: special tokens, and tokens and plain marks that the chat template writes around turns.
 
     Other added tokens are text: words of a language, HTML, the tags around a reflection.
     """
-    frame = ""
-    if tokenizer.chat_template:
+    frame = _frame(tokenizer)
+    added = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special or t.content in frame]
+    plain = [mark for mark in _PLAIN.findall(frame) if not _THOUGHTS.fullmatch(mark)]
+    return ControlTokens([*added, *plain])
+
+
+def _frame(tokenizer: ChatTokenizer) -> str:
+    """What the chat template writes around turns, with and without one of the system."""
+    frames = []
+    for turns in (_TURNS, [_SYSTEM, *_TURNS]) if tokenizer.chat_template else ():
         try:
-            frame = tokenizer.apply_chat_template(_TURNS, tokenize=False, add_generation_prompt=False)
+            frames.append(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=False))
         except Exception:  # a template refuses in ways of its own; whoever renders a prompt is told
-            frame = ""
-    added = tokenizer.added_tokens_decoder.values()
-    return ControlTokens(token.content for token in added if token.special or token.content in frame)
+            continue
+    return "\n".join(frames)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rubrica.cli.attack import attack
 from rubrica.cli.output import (
     JsonFlag,
     console,
@@ -70,6 +71,9 @@ _COLUMNS = {
 @app.callback()
 def _judge() -> None:
     """A judge's reliability."""
+
+
+app.command()(attack)
 
 
 @app.command()

@@ -129,8 +129,11 @@ def apply(
 
 
 def ideal(question: Question) -> str:
-    """The ideal answer: every question is framed positively."""
-    return "TRUE" if question.kind is QuestionKind.GATE else "A"
+    """The answer that its author hopes for: TRUE or A; of a question that names a fault, FALSE or F."""
+    fault = question.weight is not None and question.weight < 0
+    if question.kind is QuestionKind.GATE:
+        return "FALSE" if fault else "TRUE"
+    return "F" if fault else "A"
 
 
 def _full_width(text: str) -> str:

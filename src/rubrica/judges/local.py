@@ -148,6 +148,12 @@ class LocalJudge:
         """Per question id: probability of FALSE from which a protected gate vetoes."""
         return dict(self._card.veto_thresholds)
 
+    def control_tokens(self, query: Query) -> tuple[int, ...]:
+        """Ids of the control tokens that the model reads for ``query``, in order: the layout's alone."""
+        parts = self._layout(query)
+        ids = (*self._encoder.encode(parts.shared), *self._encoder.encode(parts.own))
+        return tuple(token for token in ids if token in self._encoder.control_ids)
+
     def answer(self, queries: Sequence[Query]) -> Iterator[tuple[int, Verdict]]:
         """Yield ``(index, verdict)`` for every query, batch by batch, in the order of computation."""
         groups: dict[Ids, tuple[list[Branch], list[int]]] = {}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
@@ -67,6 +67,7 @@ class Renderings(Record):
     confused: tuple[Confusion, ...]
 
 
+@runtime_checkable
 class Tokenized(Protocol):
     """A judge that can tell which control tokens it is shown."""
 

@@ -11,12 +11,14 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from rubrica.core.data import Text
+from rubrica.core.instance import program_for
 from rubrica.core.ports import Judge
 from rubrica.core.records import (
     Estimate,
     Label,
     Program,
     Query,
+    Question,
     Record,
     Scorecard,
     Slug,
@@ -25,14 +27,13 @@ from rubrica.core.records import (
 )
 from rubrica.core.stats import clustered_wilson
 from rubrica.core.store import Store
-from rubrica.judges.attacks import CONTROLS, Attack, apply, attacks, controls, replaces
+from rubrica.judges.attacks import CONTROLS, Attack, apply, attacks, controls, ideal, replaces
 from rubrica.judges.executor import Executor
+from rubrica.program.labels import merit, verdicts_of
 from rubrica.program.pooling import pool
 from rubrica.program.program import questions
 from rubrica.program.reward import RewardConfig
 
-FAILS = frozenset({Label.FALSE, Label.D, Label.F})
-IDEAL = frozenset({Label.TRUE, Label.A})
 MARGIN = 0.25
 """A total has risen when it did so by more than this; totals lie in [-1, 1]."""
 FLOODED = 3
@@ -67,6 +68,7 @@ class AttackReport(Record):
     """The same under harmless additions."""
     families: tuple[Estimate, ...]
     by_question: tuple[Estimate, ...]
+    controls_by_question: tuple[Estimate, ...]
     worst: tuple[Estimate, ...]
     """The attacks with the highest rates of all, highest first."""
     margin: float
@@ -99,15 +101,17 @@ def attack_judge(
     store: Store,
     *,
     program: Program,
+    battery: Sequence[Attack] | None = None,
     reference: Judge | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[AttackReport, list[Success]]:
-    """Judge every text plain and under every attack; what the store knows is not asked again.
+    """Judge every text plain and under every attack of ``battery``; what the store knows is not asked again.
 
     ``reference`` knows the right answers. ``JudgeError`` as in the executor.
     """
-    run = _Run(texts, judge, store, program, reference, progress)
-    for attack in (*controls(), *attacks()):
+    chosen = attacks() if battery is None else tuple(battery)
+    run = _Run(texts, judge, store, program, chosen, reference, progress)
+    for attack in (*controls(), *chosen):
         run.attack(attack)
     return run.report(), run.successes
 
@@ -121,12 +125,12 @@ class _Run:
         judge: Judge,
         store: Store,
         program: Program,
+        battery: Sequence[Attack],
         reference: Judge | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self._texts, self._judge, self._store, self._program = texts, judge, store, program
-        self._reference, self._progress = reference, progress
-        self._questions = [question for _, _, question in questions(program)]
+        self._battery, self._reference, self._progress = battery, reference, progress
         self._veto = RewardConfig().veto(dict(getattr(judge, "veto_thresholds", {})))
         self._done, self._total = 0, self._size()
         self._unanswered, self._usage = 0, Usage()
@@ -136,8 +140,12 @@ class _Run:
 
     def _size(self) -> int:
         """Questions of the whole run."""
-        hostile = sum(len(self._targets(attack)) for attack in (*controls(), *attacks()))
-        return (len(self._texts) + hostile) * len(self._questions)
+        every = [self._texts, *map(self._targets, (*controls(), *self._battery))]
+        return sum(len(self._asked(text)) for targets in every for text in targets)
+
+    def _asked(self, text: Text) -> list[Question]:
+        """The program's questions and those that the prompt brings."""
+        return [question for _, _, question in questions(program_for(self._program, text.prompt))]
 
     def _targets(self, attack: Attack) -> Sequence[Text]:
         return self._texts[:FLOODED] if attack.flood else self._texts
@@ -145,11 +153,11 @@ class _Run:
     def attack(self, attack: Attack) -> None:
         """Judge the texts under one attack."""
         targets = self._targets(attack)
-        hostile = [(t, apply(attack, t.text, questions=self._questions)) for t in targets]
+        hostile = [(t, apply(attack, t.text, questions=self._asked(t))) for t in targets]
         found = self._score(hostile, floods=bool(attack.flood))
         # how a text is spelled changes nothing of what it deserves, but what the reference can read of it
         legible = attack.model_copy(update={"respell": None})
-        deserved = self._deserved([(t, apply(legible, t.text, questions=self._questions)) for t in targets])
+        deserved = self._deserved([(t, apply(legible, t.text, questions=self._asked(t))) for t in targets])
         for index, text in enumerate(targets):
             plain = None if replaces(attack) else self._plain[index]
             self._questions_of(attack, text, plain, found[index], deserved[index])
@@ -161,16 +169,17 @@ class _Run:
         right = deserved or plain
         if right is None:
             return
-        for question in self._questions:
-            before = plain.labels[question.id] if plain else None
-            if right.labels[question.id] not in FAILS or (plain and before not in FAILS):
+        for question in self._asked(text):
+            before = plain.labels.get(question.id) if plain else None
+            if not fails(question, right.labels.get(question.id)) or (plain and not fails(question, before)):
                 continue
-            after = found.labels[question.id]
+            after = found.labels.get(question.id)
             if after is None:
                 self._unanswered += 1
                 continue
-            self.trials.append(Trial(attack, text.id, question.id, after in IDEAL))
-            if after in IDEAL and attack.family != CONTROLS:
+            passed = after.value == ideal(question)
+            self.trials.append(Trial(attack, text.id, question.id, passed))
+            if passed and attack.family != CONTROLS:
                 self.successes.append(
                     Success(attack=attack.id, text=text.id, question=question.id, before=before, after=after)
                 )
@@ -198,7 +207,7 @@ class _Run:
             max_failure_rate=1.0 if floods else 0.2,
         )
         cards = executor.score([(text.prompt, hostile) for text, hostile in items], full=True)
-        self._done = start + len(items) * len(self._questions)
+        self._done = start + sum(len(self._asked(text)) for text, _ in items)
         used, more = self._usage, executor.usage
         self._usage = Usage(
             **{name: getattr(used, name) + getattr(more, name) for name in Usage.model_fields}
@@ -213,13 +222,15 @@ class _Run:
         """What the reference answers; it is asked anew, because it is no model that would cost anything."""
         if self._reference is None:
             return [None] * len(items)
-        queries = [
-            Query(prompt=t.prompt, text=said, question=q) for t, said in items for q in self._questions
-        ]
+        owners = [index for index, (text, _) in enumerate(items) for _ in self._asked(text)]
+        queries = [Query(prompt=t.prompt, text=said, question=q) for t, said in items for q in self._asked(t)]
         answers: list[dict[str, Verdict]] = [{} for _ in items]
         for index, verdict in self._reference.answer(queries):
-            answers[index // len(self._questions)][verdict.question_id] = verdict
-        return [_judged(pool(self._program, given, veto=self._veto)) for given in answers]
+            answers[owners[index]][verdict.question_id] = verdict
+        return [
+            _judged(pool(self._program, given, veto=self._veto, prompt=text.prompt))
+            for (text, _), given in zip(items, answers, strict=True)
+        ]
 
     def report(self) -> AttackReport:
         """Sum up the trials so far."""
@@ -232,11 +243,12 @@ class _Run:
             program=self._program.name,
             reference=self._reference.fingerprint if self._reference else "",
             texts=len(self._texts),
-            attacks=len(attacks()),
+            attacks=len(self._battery),
             questions=_rate(asked),
             controls=_rate([t for t in control if t.question]),
             families=tuple(_rates(asked, lambda t: t.attack.family)),
             by_question=tuple(_rates(asked, lambda t: t.question)),
+            controls_by_question=tuple(_rates([t for t in control if t.question], lambda t: t.question)),
             worst=tuple(worst[:WORST]),
             margin=MARGIN,
             totals=_rate(totals),
@@ -247,9 +259,13 @@ class _Run:
         )
 
 
+def fails(question: Question, label: Label | None) -> bool:
+    """Whether the answer is a bad one: FALSE, D or F; for a question that names a fault, TRUE, A or B."""
+    return label is not None and label is not Label.NA and merit(question, label) < 0
+
+
 def _judged(card: Scorecard) -> _Judged:
-    verdicts = [v for p in card.principles for d in p.dimensions for v in d.verdicts]
-    return _Judged({verdict.question_id: verdict.label for verdict in verdicts}, card.total)
+    return _Judged({id: verdict.label for id, verdict in verdicts_of(card).items()}, card.total)
 
 
 def _rates(trials: Iterable[Trial], key: Callable[[Trial], str]) -> list[Estimate]:
