@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -32,7 +33,8 @@ def load_checkpoint(
     if dtype not in DTYPES:
         raise UsageError(f"model {folder}: dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # whoever asks the model checks lengths; the tokenizer's own warning would only stand in the way
+        tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=sys.maxsize)
         # whoever encodes compares with the context; the notice would reach the user's terminal
         tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         with _no_bars():
