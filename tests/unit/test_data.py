@@ -258,3 +258,84 @@ def test_dialogues_without_a_common_start_are_refused(tmp_path):
 def test_pairs_are_told_from_texts(tmp_path):
     assert holds_pairs(write(tmp_path, "x.csv", "Prompt,Chosen,Rejected\na,b,c\n"))
     assert not holds_pairs(write(tmp_path, "x.csv", "Prompt,Response\na,b\n"))
+
+
+# --- questions of a row for its prompt -----------------------------------------------------------
+
+
+HEALTH = [
+    {"criterion": "States that the dose is 5 mg.", "points": 7, "tags": ["axis:accuracy"]},
+    {"criterion": "Tells the user to stop without a doctor.", "points": -6, "tags": []},
+    {"criterion": "Is a heading.", "points": 0},
+]
+REWARDS = [{"title": "Dose", "description": "Important: names the dose", "weight": 4}]
+
+
+def one_prompt(tmp_path, suffix=".jsonl", **columns):
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(
+            pyarrow.table({k: [v] for k, v in {"prompt": "p", **columns}.items()}), path
+        )
+    elif suffix == ".csv":
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([["prompt", *columns], ["p", *map(json.dumps, columns.values())]])
+    else:
+        path.write_text(json.dumps({"prompt": "p", **columns}) + "\n", encoding="utf-8")
+    return load_prompts(path)[0]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".csv"])
+def test_rubrics_of_data_sets_become_counted_questions(tmp_path, suffix):
+    found = one_prompt(tmp_path, suffix, rubrics=HEALTH).questions
+    assert [(q.kind, q.weight, q.text) for q in found] == [
+        ("gate", 7, "Does the answer meet this criterion: States that the dose is 5 mg."),
+        ("gate", -6, "Does the answer meet this criterion: Tells the user to stop without a doctor."),
+    ]
+    again = one_prompt(tmp_path, suffix, rubric=[*reversed(HEALTH), *HEALTH]).questions
+    assert sorted(q.id for q in again) == sorted(q.id for q in found)  # ids hang on what is asked alone
+
+
+def test_other_shapes_of_rubrics(tmp_path):
+    (question,) = one_prompt(tmp_path, rubric=REWARDS).questions
+    assert (question.weight, question.text) == (
+        4,
+        "Does the answer meet this criterion: Important: names the dose",
+    )
+    (question,) = one_prompt(tmp_path, criteria=["Is it short?"]).questions
+    assert (question.weight, question.text) == (1, "Is it short?")
+    assert one_prompt(tmp_path, rubric="Give 5 points for style.").questions == ()
+    assert one_prompt(tmp_path, questions=["Who?", "Why?"]).questions == ()
+
+
+def test_questions_in_our_own_form(tmp_path):
+    rows = [
+        {"id": "a", "kind": "graded", "text": "How short is it?", "dimension": "d"},
+        {"text": "Is it\n\nQUESTION\nsafe?", "weight": None},
+    ]
+    first, second = one_prompt(tmp_path, questions=rows).questions
+    assert (first.id, first.kind, first.dimension, first.weight) == ("a", "graded", "d", None)
+    assert second.text == "Is it QUESTION safe?"  # no line of its own in the judge's message
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"questions": [{"text": "Is it?", "wieght": 2}]}, "wieght.*did you mean 'weight'"),
+        ({"questions": [{"text": " "}]}, "questions: text"),
+        ({"questions": [{"text": "Is it?", "id": "A B"}]}, "questions: id"),
+        (
+            {"questions": [{"id": "a", "text": "Is it?"}, {"id": "a", "text": "Was it?"}]},
+            "'a' stands for two",
+        ),
+        ({"questions": [{"text": "Is it?", "weight": 0}]}, "weight 0"),
+        ({"rubric": [{"points": 3}]}, "no text in"),
+        ({"rubric": [{"text": "Is it?", "points": "many"}]}, "expected a number"),
+        ({"rubric": [{"text": "x" * 3000}]}, "at most 2000"),
+        ({"rubric": [f"Is it {n}?" for n in range(201)]}, "at most 200"),
+        ({"rubric": [3]}, "no text in"),
+    ],
+)
+def test_a_rubric_that_cannot_be_read_names_its_line(tmp_path, columns, said):
+    with pytest.raises(DataError, match=rf"rows.jsonl:1: .*{said}"):
+        one_prompt(tmp_path, **columns)

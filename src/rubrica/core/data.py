@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from rubrica.core.config import Json, content_hash
+from rubrica.core.criteria import questions_of
 from rubrica.core.errors import DataError, UsageError, nearest
 from rubrica.core.records import Label, Message, Preference, Prompt
 from rubrica.core.tables import Row, read_rows
@@ -71,7 +72,8 @@ def load_prompts(
     The prompt is a text or a list of chat messages. Its column is the first there is of ``prompt``, ``goal``,
     ``question``, ``query``, ``instruction`` and others, in any case; ``columns`` names it otherwise, for
     example ``{"prompt": "Goal", "id": "Index"}``. Without an id column, ids are content hashes. Raises
-    ``UsageError`` and ``DataError`` (file, line, what was expected).
+    ``UsageError`` and ``DataError`` (file, line, what was expected). Questions of a row for its prompt alone:
+    :func:`rubrica.core.criteria.questions_of`.
     """
     return list(_prompts(Path(path), columns, limit))
 
@@ -302,7 +304,7 @@ def _prompt(path: Path, row: Row, id: str, messages: tuple[Message, ...]) -> Pro
     given = row.values.get("tags")
     if isinstance(given, Mapping):
         tags |= {str(name): str(value) for name, value in given.items() if value is not None}
-    return Prompt(id=id, messages=messages, source=path.name, tags=tags)
+    return Prompt(id=id, messages=messages, source=path.name, tags=tags, questions=questions_of(path, row))
 
 
 def _json(messages: tuple[Message, ...]) -> list[Json]:

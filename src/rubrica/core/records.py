@@ -52,6 +52,12 @@ class PromptQuestion(Record):
     dimension: Slug | None = None
     """Id of a dimension of the program; default: the one with ``instance: true``."""
 
+    @model_validator(mode="after")
+    def _counts(self) -> Self:
+        if self.weight == 0:
+            raise ValueError(f"question {self.id!r} has weight 0, so it never counts; remove it")
+        return self
+
     @field_validator("text")
     @classmethod
     def _one_line(cls, text: str) -> str:

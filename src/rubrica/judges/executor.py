@@ -31,7 +31,7 @@ from rubrica.core.store import Store
 from rubrica.judges.decision import offered
 from rubrica.program.labels import is_constraint, label_of
 from rubrica.program.plan import plan_of
-from rubrica.program.pooling import pool, undecided
+from rubrica.program.pooling import irrelevant, pool, undecided
 from rubrica.program.program import question_hash, questions
 from rubrica.program.relevance import relevance_questions
 from rubrica.program.reward import RewardConfig
@@ -143,7 +143,7 @@ class Executor:
         cards = {id: self._card(text) for id, text in texts.items()}
         fingerprint = self._judge.fingerprint
         with self._store.batch():
-            self._count([(texts[id], cards[id]) for id in ids])
+            self._count([texts[id] for id in ids])
             used = VetoThresholds(judge=fingerprint, thresholds=self._thresholds)
             self._store.put(VETO, fingerprint, used)
             for id, text in texts.items():
@@ -187,14 +187,13 @@ class Executor:
         """Questions to ask now: about the prompt, else gates that fail their dimension, else all that are open."""
         every = [*text.asks, *text.questions]
         if full:
-            relevant = {q.id for q in every if label_of(q, text.verdicts.get(q.id)) is None}
+            outside = irrelevant(self._program, text.verdicts, prompt=text.prompt)
+            relevant = {q.id for q in every if label_of(q, text.verdicts.get(q.id)) is None} - outside
         else:
             relevant = set(undecided(self._program, text.verdicts, veto=self._veto, prompt=text.prompt))
         open_ = [q for q in every if q.id in relevant and text.tries.get(q.id, 0) <= self._retries]
-        if full:
-            return open_
-        first = [q for q in text.asks if q in open_]
-        return first or [q for q in open_ if is_constraint(q)] or open_
+        about_prompt = [q for q in text.asks if q in open_]
+        return about_prompt or (not full and [q for q in open_ if is_constraint(q)]) or open_
 
     def _ask(self, pending: Sequence[tuple[_Text, Question]]) -> None:
         slots = {text.keys[question.id]: (text, question) for text, question in reversed(pending)}
@@ -280,15 +279,15 @@ class Executor:
             prompt=text.prompt,
         )
 
-    def _count(self, items: Sequence[tuple[_Text, Scorecard]]) -> None:
+    def _count(self, texts: Sequence[_Text]) -> None:
         """Enter what was not asked into usage and account; a copy of a text costs nothing: cached."""
         spared: Counter[tuple[str, str]] = Counter()
         seen: set[int] = set()
-        for text, card in items:
-            irrelevant = _irrelevant(card)
+        for text in texts:
+            outside = irrelevant(self._program, text.verdicts, prompt=text.prompt)
             for question_id in text.keys:
                 if question_id not in text.verdicts:
-                    why = "irrelevant" if question_id in irrelevant else Outcome.SKIPPED.value
+                    why = "irrelevant" if question_id in outside else Outcome.SKIPPED.value
                     spared[question_id, why] += 1
                 elif id(text) in seen or question_id in text.free:
                     spared[question_id, "cached"] += 1
@@ -314,14 +313,3 @@ def _named(verdict: Verdict, question_id: str) -> Verdict:
     if verdict.question_id == question_id:
         return verdict
     return verdict.model_copy(update={"question_id": question_id})
-
-
-def _irrelevant(card: Scorecard) -> set[str]:
-    """Questions of dimensions and principles that do not apply to the prompt."""
-    return {
-        verdict.question_id
-        for principle in card.principles
-        for dimension in principle.dimensions
-        if principle.relevant is False or dimension.relevant is False
-        for verdict in dimension.verdicts
-    }

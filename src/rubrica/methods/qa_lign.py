@@ -24,12 +24,11 @@ from rubrica.core.records import (
     Program,
     Prompt,
     Question,
-    QuestionKind,
     Scorecard,
     Slug,
     Verdict,
 )
-from rubrica.program.labels import GRADES
+from rubrica.program.labels import GRADES, is_constraint, merit
 from rubrica.program.program import questions
 from rubrica.program.reward import RewardConfig
 
@@ -78,11 +77,10 @@ def find_weakness(card: Scorecard, program: Program) -> Weakness | None:
         verdict = verdicts.get(question.id)
         if verdict is None or not is_weak(question, verdict):
             continue
-        gate = question.kind is QuestionKind.GATE
         value = values.get(dimension.id)
-        grade = -1.0 if verdict.label is None else float(GRADES.get(verdict.label, -1))
+        grade = -1.0 if verdict.label is None else merit(question, verdict.label)
         rank = (
-            not gate,
+            not is_constraint(question),
             question.id not in card.vetoed_by,
             not question.protected,
             1.0 if value is None else value,
@@ -95,12 +93,11 @@ def find_weakness(card: Scorecard, program: Program) -> Weakness | None:
 
 
 def is_weak(question: Question, verdict: Verdict) -> bool:
-    """Tell whether the answer names a weakness: a gate FALSE, or a grade below B. NA and no answer do not."""
+    """Tell whether the answer names a weakness: a gate FALSE, or a grade below B; the opposite where these ask for a
+    fault. NA and no answer do not."""
     if verdict.label is None or verdict.label is Label.NA:
         return False
-    if question.kind is QuestionKind.GATE:
-        return verdict.label is Label.FALSE
-    return GRADES[verdict.label] < WEAK_BELOW
+    return merit(question, verdict.label) < WEAK_BELOW
 
 
 def templated_reflection(question_id: str, phrases: Mapping[str, str]) -> str:

@@ -362,6 +362,22 @@ def _that_matter(
     return matter
 
 
+def irrelevant(program: Program, verdicts: Mapping[str, Verdict], *, prompt: Prompt) -> set[str]:
+    """Return ids of the questions of dimensions and principles that certainly do not apply to ``prompt``."""
+    base = plan_of(program)
+    if not base.asks and not base.tags:
+        return set()
+    plan = plan_of(program_for(program, prompt))
+    case = _Case(verdicts, prompt.tags, None, {})
+    return {
+        question.id
+        for principle in plan.principles
+        for dimension in principle.dimensions
+        if case.applies(principle.part) is False or case.applies(dimension.part) is False
+        for question in dimension.questions
+    }
+
+
 def total_bounds(
     program: Program,
     verdicts: Mapping[str, Verdict],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rubrica.core.data import load_prompts
 from rubrica.core.errors import UsageError
+from rubrica.core.instance import program_for
 from rubrica.core.records import Prompt
 from rubrica.core.run import Run, Stage, disk_errors, write_json
 from rubrica.judges.budget import Purse
@@ -43,6 +44,8 @@ def align(
     check_recipe(recipe, program, source, around)
     check_prompt_files(recipe, source)
     prompts = arrange(recipe, files=prompts_of, lab=around.prompts)
+    for prompt in (*prompts.sft, *prompts.rl):
+        program_for(program, prompt)  # refuses questions of prompts for which the program has no place
     from rubrica.recipes.model_checks import check_models, check_training
     from rubrica.recipes.models import model_folder
     from rubrica.train.callbacks import quiet

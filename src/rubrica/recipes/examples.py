@@ -11,6 +11,7 @@ from functools import partial
 
 from rubrica.core.attempt import Tags, parse, render
 from rubrica.core.errors import JudgeError, ModelError, UsageError
+from rubrica.core.instance import program_for
 from rubrica.core.ports import Completer, Generator, Judge
 from rubrica.core.records import (
     Program,
@@ -109,7 +110,7 @@ class ExampleBuilder:
         drafts = self._texts("draft", self.policy, prompts, self.config.draft)
         cards = self.executor.score([(p, drafts[p.id].text) for p in prompts], full=True)
         rows = [
-            _Row(prompt, drafts[prompt.id], card, find_weakness(card, self.program))
+            _Row(prompt, drafts[prompt.id], card, find_weakness(card, self._asked(prompt)))
             for prompt, card in zip(prompts, cards, strict=True)
         ]
         self._reflect(rows)
@@ -122,6 +123,10 @@ class ExampleBuilder:
             for example in examples:
                 self.store.put("think-example", example.id, example, stage=self.stage)
         return examples
+
+    def _asked(self, prompt: Prompt) -> Program:
+        """The program with the prompt's own questions, except where phrases for them would be needed."""
+        return self.program if self.config.reflection == "template" else program_for(self.program, prompt)
 
     def _texts(
         self,

@@ -15,7 +15,7 @@ from rubrica.core.records import (
     Malformed,
     Outcome,
     Prompt,
-    QuestionKind,
+    Question,
     Response,
     Rollout,
     Sampling,
@@ -26,6 +26,7 @@ from rubrica.core.run import Stage
 from rubrica.judges.executor import Executor, card_id
 from rubrica.methods.qa_lign import Scored, completion_rewards, texts_to_judge
 from rubrica.models.decoding import Decoder, decode, sampler
+from rubrica.program.labels import is_constraint
 from rubrica.program.program import questions
 from rubrica.recipes.config import Grpo
 from rubrica.recipes.context import Context, reference_judge
@@ -227,8 +228,8 @@ class RubricReward:
         cards = self._executor.score(
             texts_to_judge([p for p, _ in chosen], [a for _, a in chosen]), full=True
         )
-        kinds = {question.id: question.kind for _, _, question in questions(self._program)}
-        return {"diagnostics/texts": float(2 * count), **card_metrics(cards[::2], cards[1::2], kinds)}
+        asked = {question.id: question for _, _, question in questions(self._program)}
+        return {"diagnostics/texts": float(2 * count), **card_metrics(cards[::2], cards[1::2], asked)}
 
 
 def step_metrics(
@@ -271,11 +272,12 @@ def malformed_warning(logged: Sequence[Mapping[str, float]]) -> str | None:
 
 
 def card_metrics(
-    drafts: Sequence[Scorecard], revisions: Sequence[Scorecard], kinds: Mapping[str, QuestionKind]
+    drafts: Sequence[Scorecard], revisions: Sequence[Scorecard], asked: Mapping[str, Question]
 ) -> dict[str, float]:
     """Return means by principle and dimension, failure shares by gate, NA shares by question.
 
-    Only values that exist count, each over the texts that have it.
+    Only values that exist count, each over the texts that have it. Questions that prompts brought along are no part
+    of ``asked``, and get no mean of their own.
     """
     values: dict[str, list[float]] = {}
 
@@ -291,10 +293,11 @@ def card_metrics(
                     if which == "revision":
                         keep(f"dimension.{dimension.id}.revision", dimension.value)
                     for verdict in dimension.verdicts:
-                        if verdict.label is None:
+                        question = asked.get(verdict.question_id)
+                        if verdict.label is None or question is None:
                             continue
                         keep(f"na.{verdict.question_id}", float(verdict.label is Label.NA))
-                        if which == "revision" and kinds[verdict.question_id] is QuestionKind.GATE:
+                        if which == "revision" and is_constraint(question):
                             keep(f"gate_fail.{verdict.question_id}", float(verdict.label is Label.FALSE))
     return {name: sum(found) / len(found) for name, found in sorted(values.items())}
 
