@@ -148,16 +148,18 @@ def _show(report: "AttackReport", renderings: "Renderings", out: Path) -> None:
     used = report.usage
     show(
         f"\n{plural(report.unanswered, 'question')} without an answer, in no rate; {plural(used.asked, 'call')}, "
-        f"{plural(used.cached, 'answer')} from the store, {used.failed} failed, {used.seconds:.1f} s"
+        f"{plural(used.cached, 'answer')} from the store, {used.failed} failed, {used.seconds:.1f} s",
+        soft_wrap=True,
     )
     show(f"{out / 'attacks.json'}", soft_wrap=True)
 
 
 def _rates(rows: "list[tuple[str, Estimate | None]]", indent: int = 0) -> None:
+    width = max(30, *(len(name) + indent for name, _ in rows)) if rows else 0
     for name, found in rows:
         rate = (
             "no such question"
             if found is None
             else f"{found.value:6.1%} [{found.low:6.1%}, {found.high:6.1%}]  n={found.n}"
         )
-        console().print(plain(f"{' ' * indent}{name:<{30 - indent}} {rate}"), soft_wrap=True)
+        console().print(plain(f"{' ' * indent}{name:<{width - indent}} {rate}"), soft_wrap=True)
