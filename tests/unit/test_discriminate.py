@@ -70,6 +70,17 @@ def test_counts_means_and_correlations_by_hand():
     assert [q.id for q in found] == ["s", "g", "t"]  # the most telling first
 
 
+def test_the_presence_of_a_fault_counts_against_a_text():
+    fault = GATE.model_copy(update={"weight": -1.0})
+    dimension = Dimension(id="d", title="D", questions=(fault, CLEAR, BRIEF), pool="weighted")
+    program = PROGRAM.model_copy(
+        update={"principles": (Principle(id="p", title="P", dimensions=(dimension,)),)}
+    )
+    rows = scored(("a", "FALSE", "A", "A"), ("a", "TRUE", "A", "A"))
+    found = next(q for q in judged(program, rows) if q.id == "g")
+    assert (found.wins, found.losses, found.chosen, found.rejected) == (1, 0, 1.0, -1.0)
+
+
 def many(count: int, chosen: tuple[str, str, str], rejected: tuple[str, str, str]) -> list[ScoredText]:
     return scored(*(row for n in range(count) for row in ((f"p{n}", *chosen), (f"p{n}", *rejected))))
 

@@ -15,8 +15,9 @@ from rubrica.core.records import (
     QuestionKind,
 )
 from rubrica.program.diff import diff_programs
-from rubrica.program.lint import lint, overlap
+from rubrica.program.lint import lint
 from rubrica.program.program import load_program, questions
+from rubrica.program.similarity import overlap, trigram_overlap
 
 
 def program_of(asked: list[Question], size: int = 3, **fields: object) -> Program:
@@ -114,6 +115,54 @@ def test_overlap_is_jaccard_of_content_words() -> None:
     assert overlap("Is it?", "Was it?") == 0.0  # no content to compare
 
 
+def test_trigrams_see_other_forms_of_a_word() -> None:
+    # figure: " fi fig igu gur ure re " (6); figures: the first 5, "res", "es " (7): 5 in common
+    assert trigram_overlap("Is the figure so?", "Are the figures so?") == 2 * 5 / 13
+    assert trigram_overlap("Is it calm?", "Was the answer calm?") == 1.0
+    assert trigram_overlap("Is it?", "Was it?") == 0.0
+
+
+def findings(asked: list[Question], rule: str, **options) -> list[tuple[str, str]]:
+    found = lint(program_of(asked, size=len(asked)), None, **options)
+    return [(f.where, f.message) for f in found if f.rule == rule]
+
+
+def test_lint_finds_overlap_by_letters_and_by_meaning() -> None:
+    asked = [
+        question("a", "Are the figures exact?"),
+        question("b", "How exact is each figure?"),
+        question("c", "How kind is the tone?"),
+        question("d", "Is the wording friendly?"),
+    ]
+    assert [where for where, _ in findings(asked, "near-duplicate")] == ["b"]
+    close = findings(asked, "near-duplicate", close=lambda texts: {(0, 1): 0.99, (2, 3): 0.87})
+    assert [where for where, _ in close] == ["b", "d"]
+    assert close[1][1] == "close in meaning to 'c' (embeddings, cosine 0.87)"
+
+
+def test_lint_finds_what_drowns_the_rest_and_what_cannot_be_seen() -> None:
+    def part(id: str, count: int, **more) -> Dimension:
+        asked = tuple(question(f"{id}{n}", f"How {id * 3}{n} is it?", clause=id) for n in range(count))
+        return Dimension(id=id, title=id, questions=asked, **more)
+
+    dimensions = (part("x", 6), part("y", 2), part("z", 2, weight=3), part("w", 1))
+    principle = Principle(id="p", title="P", dimensions=dimensions, pool="weighted")
+    program = Program(name="p", constitution="none", principles=(principle,))
+    found = [(f.where, f.message) for f in lint(program, None) if f.rule == "unbalanced"]
+    assert found == [
+        ("x", "6 questions, where the median of the other dimensions is 2"),
+        ("x", "6 questions, where the median of the other clauses is 2"),
+    ]
+    heavy = principle.model_copy(
+        update={"dimensions": (*dimensions[:2], part("z", 2, weight=4), dimensions[3])}
+    )
+    found = [f.message for f in lint(program.model_copy(update={"principles": (heavy,)}), None)]
+    assert "weighs 57% of all: more than the other dimensions together" in found
+    assert findings([question("a", "Does the assistant intend to help?")], "unanswerable") == [
+        ("a", "asks about what a judge cannot see in request and answer (intend to)")
+    ]
+
+
 def test_lint_finds_each_fault_once() -> None:
     asked = [
         question("ok", "Is the answer free of slurs?", "gate"),
@@ -149,9 +198,10 @@ def test_lint_finds_each_fault_once() -> None:
         ("warning", "no-question-mark", "flat"),
         ("warning", "protected-hedge", "hedge"),
         ("warning", "uncovered-clause", "bare"),
+        ("info", "unbalanced", "c"),
     }
-    assert len(findings) == 12
-    assert [f.severity for f in findings] == sorted(f.severity for f in findings)  # errors first
+    assert len(findings) == 13
+    assert [f.severity for f in findings] == ["error"] * 3 + ["warning"] * 9 + ["info"]
 
 
 def test_lint_says_when_clauses_go_unchecked() -> None:

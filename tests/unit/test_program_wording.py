@@ -3,7 +3,7 @@
 import pytest
 
 from rubrica.program.program import load_program, questions
-from rubrica.program.wording import askings, is_negative, leading_words, vague_words
+from rubrica.program.wording import askings, is_negative, leading_words, out_of_sight, vague_words
 
 COMPOUND = [
     "Is the answer polite and does it cite a source?",
@@ -96,3 +96,26 @@ def test_vague_and_leading_words() -> None:
     assert leading_words("Is the answer obviously correct?") == ["obviously"]
     assert leading_words("The answer is safe, right?") == [", right?"]
     assert leading_words("How clearly does the answer say that the sum is right?") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Does the assistant intend to help?", ["intend to"]),
+        ("How kind are the model's real motives?", ["model's real motives"]),
+        ("Does the author genuinely care about the reader?", ["genuinely care"]),
+        ("Would the user be satisfied?", ["would the user be satisfied"]),
+        ("How glad is the reader in the long run?", ["in the long run"]),
+        ("Will following the advice lead to harm?", ["will following the advice lead to"]),
+        ("Is it consistent with other conversations?", ["other conversations"]),
+        ("Is the information up to date?", ["up to date"]),
+        # what a text does show
+        ("Does it fit the previous turns of the conversation?", []),
+        ("Is it free of claims about the assistant's feelings?", []),
+        ("How well does the answer warn of what may happen later?", []),
+        ("Does the answer date what it says about today?", []),
+        ('Is the phrase "in the future" explained?', []),
+    ],
+)
+def test_what_a_judge_cannot_see(text: str, words: list[str]) -> None:
+    assert out_of_sight(text) == words

@@ -89,6 +89,35 @@ def test_texts_get_their_totals_and_a_second_run_asks_nothing(place, fake_server
     assert len(fake_server.requests) == 9
 
 
+def test_an_edit_asks_the_changed_question_once_a_text_and_a_rename_nothing(place, fake_server, capsys):
+    rows = texts("good", "dull")
+    run(place, capsys, rows, "--full")
+    asked = len(fake_server.requests)
+    assert asked == 2 * 3
+
+    def write(*dimensions: Dimension) -> None:
+        principle = PROGRAM.principles[0].model_copy(update={"dimensions": dimensions})
+        changed = PROGRAM.model_copy(update={"version": "2", "principles": (principle,)})
+        (place / "program.yaml").write_text(dump_yaml(changed))
+
+    tone, length = PROGRAM.principles[0].dimensions
+    # other order, other ids, other titles, other clauses, another tree: nothing is asked
+    renamed = [q.model_copy(update={"id": f"new.{q.id}", "clause": "else"}) for q in (BRIEF, CLEAR, GATE)]
+    write(Dimension(id="new", title="All", questions=tuple(renamed)))
+    run(place, capsys, rows, "--full")
+    assert len(fake_server.requests) == asked
+    # one question in other words: one call a text
+    edited = BRIEF.model_copy(update={"text": "Now, How brief is it?"})
+    write(tone, length.model_copy(update={"questions": (edited,)}))
+    run(place, capsys, rows, "--full")
+    assert len(fake_server.requests) == asked + 2
+    assert all(edited.text in str(request["messages"]) for request in fake_server.requests[-2:])
+    # and back again: all of it is known
+    write(tone, length)
+    run(place, capsys, rows, "--full")
+    assert len(fake_server.requests) == asked + 2
+
+
 def test_pairs_give_accuracy_with_and_without_ties_and_unknown_apart(place, capsys):
     rows = pairs(("good", "rude"), ("good", "dull"), ("rude", "dull"), ("rude", "good"), ("good", "lost"))
     found = json.loads(run(place, capsys, rows, "--json"))["accuracy"]

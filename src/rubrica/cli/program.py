@@ -64,12 +64,13 @@ def show(program: ProgramArg, as_json: JsonFlag = False) -> None:
     from rich.text import Text
     from rich.tree import Tree
 
-    from rubrica.program.program import counts, load_program, program_hash
+    from rubrica.program.program import counts, frozen_of, load_program, program_hash
 
-    loaded = load_program(program)
+    loaded, frozen = load_program(program), frozen_of(program)
     numbers = counts(loaded)
     if as_json:
-        data = {"hash": program_hash(loaded)} | loaded.model_dump(mode="json")
+        data = {"hash": program_hash(loaded), "frozen": frozen and frozen.model_dump()}
+        data |= loaded.model_dump(mode="json")
         print_json({**data, "counts": {name: count.model_dump() for name, count in numbers.items()}})
         return
     every = numbers["all"]
@@ -77,7 +78,8 @@ def show(program: ProgramArg, as_json: JsonFlag = False) -> None:
         Text.assemble(
             (loaded.name, "bold"),
             f"  version {plain(loaded.version)}: {plural(every.dimensions, 'dimension')}, "
-            f"{plural(every.total, 'question')} ({plural(every.gates, 'gate')}, {every.graded} graded)",
+            f"{plural(every.total, 'question')} ({plural(every.gates, 'gate')}, {every.graded} graded)"
+            + (", " + " ".join(filter(None, ("frozen", frozen.at, plain(frozen.by)))) if frozen else ""),
         )
     )
     for principle in loaded.principles:
@@ -100,13 +102,26 @@ def show(program: ProgramArg, as_json: JsonFlag = False) -> None:
 
 
 @app.command(cls=Command)
-def lint(program: ProgramArg, as_json: JsonFlag = False) -> None:
+def lint(
+    program: ProgramArg,
+    embed: Annotated[
+        str,
+        typer.Option(
+            "--embed",
+            metavar="MODEL",
+            help="Find overlap by meaning: a sentence-transformers or local model.",
+        ),
+    ] = "",
+    as_json: JsonFlag = False,
+) -> None:
     """Report what is wrong or doubtful in a program; exit 1 if anything is wrong."""
+    from rubrica.models.embed import closeness
     from rubrica.program.lint import lint as findings_of
     from rubrica.program.program import constitution_of, read_program
 
     loaded, path = read_program(program)
-    findings = findings_of(loaded, constitution_of(loaded, path), path)
+    close = closeness(embed) if embed else None
+    findings = findings_of(loaded, constitution_of(loaded, path), path, close)
     tally = {level: sum(f.severity == level for f in findings) for level in ("error", "warning", "info")}
     if as_json:
         print_json({"program": loaded.name, **tally, "findings": [f.model_dump() for f in findings]})
@@ -156,6 +171,36 @@ def diff(
     out.print(f"{tally}; {len(result.to_judge)} to judge")
     if result.repooled:
         out.print("the answers are pooled differently: rewards may change although answers are kept")
+
+
+@app.command(cls=Command)
+def freeze(
+    program: ProgramArg,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the frozen program goes (YAML).")],
+    by: Annotated[str, typer.Option("--by", help="Who agreed on it.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the program with the hashes of its content: from then on any change of it is an error."""
+    from datetime import UTC, datetime
+
+    from rubrica.core.errors import UsageError
+    from rubrica.core.run import write_atomic
+    from rubrica.program.program import freeze as frozen_text
+
+    if out.exists() and not force:
+        raise UsageError(f"{out}: exists already; choose another --out, or --force to overwrite it")
+    check_out(out)
+    text, frozen = frozen_text(program, at=datetime.now(UTC).date().isoformat(), by=by)
+    write_atomic(out, text)
+    if as_json:
+        print_json({"path": str(out)} | frozen.model_dump())
+        return
+    held = "with its constitution" if frozen.constitution else "its constitution was not found"
+    console().print(
+        f"{out}: program {frozen.program}, {plural(len(frozen.questions), 'question')}, {held}",
+        soft_wrap=True,
+    )
 
 
 @app.command(name="compile", cls=Command)

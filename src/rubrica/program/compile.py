@@ -29,7 +29,7 @@ from rubrica.core.records import (
 )
 from rubrica.core.store import Store
 from rubrica.program.drafting import Drafts
-from rubrica.program.lint import MAX_WORDS, offers_no_na, overlap
+from rubrica.program.lint import MAX_WORDS, offers_no_na
 from rubrica.program.program import validate_program
 from rubrica.program.replies import (
     Schema,
@@ -40,6 +40,7 @@ from rubrica.program.replies import (
     read_json,
     template,
 )
+from rubrica.program.similarity import overlap
 from rubrica.program.wording import askings, is_negative, normalized
 
 

@@ -1,18 +1,20 @@
 """Suspicions about a program that no rule of grammar can settle, as records to read and to count."""
 
 import re
-from collections.abc import Iterator
-from functools import cache
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 from rubrica.core.config import key_lines
-from rubrica.core.records import Constitution, Program, Question, QuestionKind, Record
+from rubrica.core.records import Constitution, Op, Part, Program, Question, QuestionKind, Record
 from rubrica.program.constitution import clauses
 from rubrica.program.program import dimensions, locations, problems, questions
 from rubrica.program.rules import Refusal
-from rubrica.program.wording import is_negative, leading_words, normalized, vague_words
+from rubrica.program.similarity import overlap, trigram_overlap
+from rubrica.program.wording import is_negative, leading_words, normalized, out_of_sight, vague_words
 
 Severity = Literal["error", "warning", "info"]
 Rule = (
@@ -28,6 +30,8 @@ Rule = (
         "uncovered-clause",
         "no-grade",
         "no-constitution",
+        "unanswerable",
+        "unbalanced",
     ]
 )
 
@@ -35,15 +39,13 @@ MAX_WORDS = 30
 """A question longer than this many words is reported: small judges lose its thread (ours)."""
 NEAR_DUPLICATE = 0.7
 """Share of content words in common from which two questions are reported (Jaccard index; ours)."""
+SAME_TRIGRAMS = 0.65
+"""Share of letter trigrams in common from which they are (Dice index; ours, above all pairs of ``hhh``)."""
+UNBALANCED = 3
+"""A part with this many times the questions of its median sibling is reported (ours)."""
+_FEW = 6
+"""Fewer questions than this are never too many."""
 
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-_STOP = frozenset(
-    _WORD.findall(
-        "a an and are as at be been by can could did do does for from had has have how in is it its of on or so "
-        "than that the their them they this those to was well were what when where which who will with would "
-        "answer response reply text"
-    )
-)
 _HEDGE = re.compile(r"\b(?:if|where|when|whenever|in case)\b", re.IGNORECASE)
 
 
@@ -59,17 +61,27 @@ class Finding(Record):
     """Line of the program's file, where it is known."""
 
 
-def lint(program: Program, constitution: Constitution | None, path: Path | None = None) -> list[Finding]:
+Closeness = Callable[[list[str]], Mapping[tuple[int, int], float]]
+"""Texts -> cosines of the pairs (i, j), i < j, that are close in meaning."""
+
+
+def lint(
+    program: Program,
+    constitution: Constitution | None,
+    path: Path | None = None,
+    close: Closeness | None = None,
+) -> list[Finding]:
     """Return the findings on a program, errors first; without ``constitution`` clauses go unchecked.
 
-    With ``path``, the program's file, each names its line.
+    With ``path``, the program's file, each names its line. ``close`` finds by embeddings what shares no words.
     """
     asked = [question for _, _, question in questions(program)]
     refused = list(problems(program, constitution))
     suspected = [
         *(finding for question in asked for finding in _wording(question)),
-        *_repetitions(asked),
+        *_repetitions(asked, close),
         *_gates_only(program),
+        *_balance(program, asked),
         *_coverage(program, asked, constitution),
     ]
     found = [_finding("error", p.rule, p.where, p.message) for p in refused]
@@ -83,21 +95,9 @@ def lint(program: Program, constitution: Constitution | None, path: Path | None 
     return [f.model_copy(update={"line": line}) for f, line in zip(found, lines, strict=True)]
 
 
-@cache
-def content_words(text: str) -> frozenset[str]:
-    """The words of a question that carry its meaning, lower case."""
-    return frozenset(word for word in _WORD.findall(text.lower()) if word not in _STOP)
-
-
 def offers_no_na(text: str) -> bool:
     """True where the question has an answer for every text: it depends on no condition (*if*, *where* ...)."""
     return not _HEDGE.search(text)
-
-
-def overlap(one: str, two: str) -> float:
-    """Jaccard index of the content words of two questions, in [0, 1]."""
-    left, right = content_words(one), content_words(two)
-    return len(left & right) / len(left | right) if left | right else 0.0
 
 
 def _finding(severity: Severity, rule: Rule, where: str, message: str) -> Finding:
@@ -115,6 +115,9 @@ def _wording(question: Question) -> Iterator[Finding]:
         yield _finding("warning", "vague", where, message)
     if words := leading_words(text):
         yield _finding("warning", "leading", where, f"suggests its answer ({', '.join(words)})")
+    if words := out_of_sight(text):
+        message = f"asks about what a judge cannot see in request and answer ({', '.join(words)})"
+        yield _finding("info", "unanswerable", where, message)
     if (length := len(text.split())) > MAX_WORDS:
         yield _finding("warning", "long", where, f"{length} words; try {MAX_WORDS} or fewer")
     if not text.rstrip().endswith(("?", "？")):
@@ -124,12 +127,19 @@ def _wording(question: Question) -> Iterator[Finding]:
         yield _finding("warning", "protected-hedge", where, message)
 
 
-def _repetitions(asked: list[Question]) -> Iterator[Finding]:
-    for one, two in combinations(asked, 2):
+def _repetitions(asked: list[Question], close: Closeness | None) -> Iterator[Finding]:
+    similar = close([question.text for question in asked]) if close else {}
+    for (i, one), (j, two) in combinations(enumerate(asked), 2):
         if normalized(one.text) == normalized(two.text):
             continue
-        if (share := overlap(one.text, two.text)) >= NEAR_DUPLICATE:
-            message = f"shares {share:.0%} of its content words with {one.id!r}"
+        words, letters = overlap(one.text, two.text), trigram_overlap(one.text, two.text)
+        if words >= NEAR_DUPLICATE or letters >= SAME_TRIGRAMS:
+            message = (
+                f"shares {words:.0%} of its content words, {letters:.0%} of their letters, with {one.id!r}"
+            )
+            yield _finding("warning", "near-duplicate", two.id, message)
+        elif (i, j) in similar:
+            message = f"close in meaning to {one.id!r} (embeddings, cosine {similar[i, j]:.2f})"
             yield _finding("warning", "near-duplicate", two.id, message)
 
 
@@ -142,6 +152,32 @@ def _gates_only(program: Program) -> Iterator[Finding]:
                 dimension.id,
                 "gates only: where they hold, no grade tells good from better",
             )
+
+
+def _balance(program: Program, asked: list[Question]) -> Iterator[Finding]:
+    """Parts whose number of questions or weight drowns that of their siblings."""
+    sizes = {p.id: sum(len(d.questions) for d in p.dimensions) for p in program.principles}
+    yield from _too_many("principle", sizes)
+    yield from _too_many("dimension", {d.id: len(d.questions) for _, d in dimensions(program)})
+    yield from _too_many("clause", Counter(question.clause for question in asked))
+    groups: list[tuple[str, Op, Sequence[Part]]] = [("principle", program.pool, program.principles)]
+    groups += [("dimension", p.pool, p.dimensions) for p in program.principles]
+    for kind, pooled, parts in groups:
+        weights = {part.id: part.weight or 1.0 for part in parts}
+        total = sum(weights.values())
+        for id, weight in weights.items():
+            if pooled == "weighted" and len(parts) > 2 and 2 * weight > total:
+                message = f"weighs {weight / total:.0%} of all: more than the other {kind}s together"
+                yield _finding("info", "unbalanced", id, message)
+
+
+def _too_many(kind: str, sizes: Mapping[str, int]) -> Iterator[Finding]:
+    for id, size in sizes.items():
+        others = [number for other, number in sizes.items() if other != id]
+        middle = median(others) if others else size
+        if size >= _FEW and size >= UNBALANCED * middle:
+            message = f"{size} questions, where the median of the other {kind}s is {middle:g}"
+            yield _finding("info", "unbalanced", id, message)
 
 
 def _coverage(

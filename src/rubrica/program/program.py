@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from rubrica.core.config import Json, content_hash, key_line, read_yaml, validate
-from rubrica.core.errors import DataError, nearest
+from rubrica.core.errors import DataError, UsageError, nearest
 from rubrica.core.records import (
     Constitution,
     Dimension,
@@ -20,6 +20,7 @@ from rubrica.core.records import (
     Record,
 )
 from rubrica.program.constitution import clauses, find, library_names, load_constitution
+from rubrica.program.freezing import KEY, Frozen, broken_by, constitution_hash, with_block
 from rubrica.program.rules import Loc, Problem, misuses
 from rubrica.program.wording import askings, normalized
 
@@ -68,7 +69,46 @@ def _program(data: Json, path: str | Path) -> Program:
     principles = data.get("principles") if isinstance(data, dict) else None
     if isinstance(principles, list) and any(isinstance(p, dict) and "clauses" in p for p in principles):
         raise DataError(path, "this is a constitution; rubrica program compile makes a program of it")
-    return validate(Program, data, path)
+    if not isinstance(data, dict) or KEY not in data:
+        return validate(Program, data, path)
+    program = validate(Program, {key: value for key, value in data.items() if key != KEY}, path)
+    frozen = validate(Frozen, data[KEY], path)
+    if broken := broken_by(frozen, hashes_of(program, constitution_of(program, path))):
+        id, what = broken
+        message = (
+            f"was frozen, and since then {what}; restore it, or remove the block {KEY!r} and freeze it anew"
+        )
+        raise DataError(path, message, key_line(path, locations(program).get(id, [KEY])))
+    return program
+
+
+def hashes_of(program: Program, constitution: Constitution | None) -> Frozen:
+    """Hashes by which a program is told from any other."""
+    return Frozen(
+        program=program_hash(program),
+        constitution=constitution_hash(constitution) if constitution else None,
+        questions={question.id: question_hash(question) for _, _, question in questions(program)},
+    )
+
+
+def frozen_of(ref: str | Path) -> Frozen | None:
+    """The block that freezes a program's file, or None; what :func:`load_program` raises."""
+    path = find(ref, library_names(), "program")
+    data = read_yaml(path)
+    parse_program(data, path)
+    return validate(Frozen, data[KEY], path) if isinstance(data, dict) and KEY in data else None
+
+
+def freeze(ref: str | Path, *, at: str = "", by: str = "") -> tuple[str, Frozen]:
+    """Return the text of a program's file with a block that freezes it; ``UsageError`` where it has one."""
+    path = find(ref, library_names(), "program")
+    program = load_program(ref)
+    if frozen_of(ref) is not None:
+        raise UsageError(
+            f"{path}: is frozen already; to change it, remove the block {KEY!r} and freeze it anew"
+        )
+    frozen = hashes_of(program, constitution_of(program, path)).model_copy(update={"at": at, "by": by})
+    return with_block(path.read_text(encoding="utf-8"), program, frozen), frozen
 
 
 def constitution_of(program: Program, path: str | Path | None = None) -> Constitution | None:

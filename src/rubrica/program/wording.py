@@ -59,6 +59,22 @@ _LEADING = re.compile(
     re.IGNORECASE,
 )
 
+_REACTION = r"(?:feel|come\s+back|return|be\s+(?:happy|satisfied|pleased|convinced|glad))"
+_OUT_OF_SIGHT = re.compile(
+    # what somebody means, or how somebody will take it: a text shows words
+    r"\b(?:intends?\s+to|intentions?\s+(?:of|behind)|(?:assistant|model|author|writer|ai)(?:['’]s)?\s+(?:true\s+|real\s+)?"
+    r"(?:intentions?|motives?)|(?:sincerely|genuinely|truly|really)\s+(?:believes?|cares?|feels?|wants?|means?)"
+    rf"|(?:user|person|reader)s?\s+(?:will|would)\s+{_REACTION}|(?:will|would)\s+the\s+(?:user|person|reader)s?\s+{_REACTION}"
+    # what comes of it
+    r"|in\s+the\s+(?:long\s+run|future)|will\s+(?:\w+\s+){0,4}?(?:turn\s+out|lead\s+to|prove\s+to)"
+    # other conversations, other users, how the model came about
+    r"|(?:other|previous|past)\s+(?:conversations|chats|sessions|users)|across\s+(?:conversations|users|sessions)"
+    r"|was\s+trained"
+    # the state of the world
+    r"|up[- ]to[- ]date|latest\s+(?:news|research|figures|data))\b",
+    re.IGNORECASE,
+)
+
 
 def askings(text: str) -> str | None:
     """Return the words that begin a second asking, or None where the question asks one thing.
@@ -96,6 +112,11 @@ def vague_words(text: str) -> list[str]:
 def leading_words(text: str) -> list[str]:
     """Words that suggest the answer, in order, lower case."""
     return [match.group().lower() for match in _LEADING.finditer(text)]
+
+
+def out_of_sight(text: str) -> list[str]:
+    """Words about what request and answer do not show: intentions, effects, other conversations, the world."""
+    return [match.group().lower() for match in _OUT_OF_SIGHT.finditer(_QUOTED.sub("“ ”", text))]
 
 
 def normalized(text: str) -> str:

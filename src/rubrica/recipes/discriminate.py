@@ -1,6 +1,7 @@
 """Which questions tell a good text from a bad one, on labelled pairs; the rest is filler that costs calls.
 
-For each question, over the pairs whose two answers both have a value (TRUE 1, FALSE -1, grades as in pooling):
+For each question, over the pairs whose two answers both have a value (TRUE 1, FALSE -1, grades as in pooling; of a
+fault, a question with negative weight, the opposite):
 
     AUC = (wins + ties / 2) / pairs        wins: the chosen answer has the higher value
 
@@ -19,7 +20,7 @@ from rubrica.core.records import Estimate, Label, Program, Question, QuestionKin
 from rubrica.core.stats import cluster_interval, wilson
 from rubrica.core.store import Store
 from rubrica.judges.executor import text_hash
-from rubrica.program.labels import GRADES
+from rubrica.program.labels import merit
 from rubrica.program.program import program_hash, questions
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.score import Input, ScoredText, score_texts
@@ -108,14 +109,13 @@ def judged(program: Program, scored: Sequence[ScoredText], margin: float = MARGI
     """Judge the questions of ``program`` on full scorecards that alternate between chosen and rejected."""
     asked = [question for _, _, question in questions(program)]
     labels = [_labels(text.card) for text in scored]
-    values = [{id: _VALUES[label] for id, label in of.items() if label in _VALUES} for of in labels]
+    values = [
+        {q.id: merit(q, of[q.id]) for q in asked if of.get(q.id, Label.NA) is not Label.NA} for of in labels
+    ]
     prompts = [text_hash(text.prompt, "") for text in scored[::2]]
     level = 1 - (1 - LEVEL) / len(asked)
     found = [_question(question, labels, values, prompts, level, margin) for question in asked]
     return sorted(found, key=lambda q: -1.0 if q.auc is None else q.auc.value, reverse=True)
-
-
-_VALUES = {Label.TRUE: 1.0, Label.FALSE: -1.0} | {label: float(value) for label, value in GRADES.items()}
 
 
 def _labels(card: Scorecard) -> dict[str, Label]:
