@@ -47,7 +47,8 @@ ONLY_IN = {
 }
 TORCH_FREE = ("core", "program", "judges", "reports", "cli")
 WITH_TORCH = {
-    f"rubrica.judges.{name}" for name in ("attention", "continuation", "forward", "local", "reason", "tree")
+    f"rubrica.judges.{name}"
+    for name in ("attention", "cascade", "continuation", "forward", "local", "reason", "tree")
 }
 """Local judges; imported by nothing of the torch-free set at module level."""
 

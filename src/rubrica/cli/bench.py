@@ -159,11 +159,13 @@ def _show_way(way: "Way", first: "Way") -> None:
         out.print("  no question that both answered")
         return
     equal, kappa = way.agreement.equal, way.agreement.kappa
-    out.print(f"  same label {equal.value:.1%} [{equal.low:.1%}, {equal.high:.1%}], n={equal.n}")
+    out.print(
+        f"  same label {equal.value:.1%} [{equal.low:.1%}, {equal.high:.1%}], n={equal.n} ({equal.method})"
+    )
     if kappa.value is None:
         out.print(f"  kappa: {kappa.reason}")
     else:
-        out.print(f"  kappa {kappa.value:.3f} [{kappa.low:.3f}, {kappa.high:.3f}]")
+        out.print(f"  kappa {kappa.value:.3f} [{kappa.low:.3f}, {kappa.high:.3f}] ({kappa.method})")
 
 
 def _times(amount: float, of: float) -> str:

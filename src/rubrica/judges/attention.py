@@ -1,10 +1,7 @@
 """Attention of a forest: a token sees the nodes above it and the earlier tokens of its own stretch, never a sibling.
 
 All tokens of a pass are one row, so every matrix product of the model works on distinct tokens only. Attention is
-computed in two parts, to the path above and within the stretch, and joined by their log-sum-exps (as in cascade
-attention for shared prefixes; Ye et al., FlashInfer, arXiv 2501.01005, section 3.1):
-
-    o = o_own s + o_path (1 - s),    s = sigmoid(lse_own - lse_path)
+computed in two parts, to the path above and within the stretch, and joined (:mod:`rubrica.judges.cascade`).
 
 Keys and values of nodes that a later pass needs are kept until it has run.
 """
@@ -17,11 +14,10 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from rubrica.judges.cascade import KeysValues, Scores, attention, join
 from rubrica.judges.forest import Ints, Node, PackedBranch, Pass
 
 NAME = "rubrica_forest"
-KeysValues = tuple[Tensor, Tensor]
-"""Each [1, key heads, tokens, size]."""
 Kept = dict[Node, dict[int, KeysValues]]
 """Keys and values of nodes of earlier passes, by layer."""
 
@@ -38,14 +34,6 @@ class Run(NamedTuple):
     start: int
     stop: int
     above: Node | None
-
-
-class Scores(NamedTuple):
-    """How a query's scores come from its products with the keys."""
-
-    scale: float
-    cap: float | None = None
-    """Scores go through cap tanh(s / cap)."""
 
 
 class Forest(Protocol):
@@ -127,7 +115,7 @@ class View:
             pair = key[:, :, place].clone(), value[:, :, place].clone()
             self._kept.setdefault(node, {})[layer] = pair
         paths: dict[Node, KeysValues] = {}
-        out = torch.empty_like(query)
+        out = query.new_empty(query.transpose(1, 2).shape)
 
         def write(run: Run, own: Tensor, lse: Tensor) -> None:
             here = slice(run.start, run.stop)
@@ -136,7 +124,7 @@ class View:
                     paths[run.above] = self._path(run.above, layer, key, value)
                 allow = self._near(run, window)
                 own = join(own, lse, *attention(query[:, :, here], *paths[run.above], scores, allow=allow))
-            out[:, :, here] = own
+            out[:, here] = own.transpose(1, 2)
 
         for run in self._inner:
             if run.stop > run.start:
@@ -147,11 +135,11 @@ class View:
             if self._room is not None:
                 self.own[layer] = _roomy(k, self._room), _roomy(v, self._room)
             allow = self._stack.allowed(window)
-            own, lse = map(self._stack.merge, attention(q, k, v, scores, causal=True, allow=allow))
+            own, lse = map(self._stack.merge, attention(q, k, v, scores, allow=allow))
             for run in self._runs:
                 part = slice(run.start - self.trunk, run.stop - self.trunk)
                 write(run, own[:, :, part], lse[:, :, part])
-        return out.transpose(1, 2)
+        return out
 
     def _path(self, node: Node, layer: int, key: Tensor, value: Tensor) -> KeysValues:
         """Keys and values from the root down to ``node``."""
@@ -197,26 +185,26 @@ class _Stack:
             torch.from_numpy(padded(rows, self._longest)).to(device)
             for rows in ([each.offsets for each in leaves], [each.tails for each in leaves])
         )
-        self._masks: dict[int | None, Tensor | None] = {}
+        self._masks: dict[int | None, Tensor] = {}
 
     def split(self, x: Tensor) -> Tensor:
         """[1, heads, tokens, size] to [leaves, heads, longest, size]."""
-        x = x[0] if self._even else x[0].index_select(1, self._gather)
-        return x.reshape(x.shape[0], self._count, self._longest, -1).transpose(0, 1)
+        x = x[0].transpose(0, 1)  # tokens first, as a model's projections lay them out
+        x = x if self._even else x.index_select(0, self._gather)
+        return x.reshape(self._count, self._longest, *x.shape[1:]).transpose(1, 2)
 
     def merge(self, x: Tensor) -> Tensor:
         """[leaves, heads, longest, ...] to [1, heads, tokens, ...]."""
-        x = x.transpose(0, 1).flatten(1, 2)
-        return (x if self._even else x.index_select(1, self._scatter)).unsqueeze(0)
+        x = x.transpose(1, 2).flatten(0, 1)
+        return (x if self._even else x.index_select(0, self._scatter)).transpose(0, 1).unsqueeze(0)
 
-    def allowed(self, window: int | None) -> Tensor | None:
-        """Who may look at whom, [leaves, 1, longest, longest]; None where it is every earlier token."""
+    def allowed(self, window: int | None) -> Tensor:
+        """Who may look at whom, [leaves, 1, longest, longest]; [longest, longest] where it is every earlier token."""
         if window not in self._masks:
             far = self._offsets[:, :, None] - self._offsets[:, None, :]
             tails = (self._tails[:, None, :] == 0) | (self._tails[:, None, :] == self._tails[:, :, None])
             near = tails if window is None else tails & (far < window)
-            plain = bool(near.all())
-            self._masks[window] = None if plain else near.tril()[:, None]
+            self._masks[window] = near[0].tril() if bool(near.all()) else near.tril()[:, None]
         return self._masks[window]
 
 
@@ -239,50 +227,6 @@ def path_of(node: Node, layer: int, kept: Kept) -> KeysValues:
     if len(pairs) == 1:
         return pairs[0]
     return torch.cat([k for k, _ in pairs], 2), torch.cat([v for _, v in pairs], 2)
-
-
-def join(own: Tensor, lse: Tensor, seen: Tensor, lse_seen: Tensor) -> Tensor:
-    """Attention over two sets of keys from the attention over each and its log-sum-exp."""
-    return torch.lerp(seen, own, torch.sigmoid(lse - lse_seen).unsqueeze(-1).to(own.dtype))
-
-
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    form: Scores,
-    *,
-    causal: bool = False,
-    allow: Tensor | None = None,
-) -> KeysValues:
-    """Return softmax(s) v for scores s = scale q k^T, [rows, heads, n, size], and the log-sum-exp of the scores, [rows, heads, n].
-
-    ``query`` [rows, heads, n, size]; ``key`` and ``value`` [rows, key heads, m, size]. ``allow`` is broadcast to
-    [rows, heads, n, m] and holds the causal order already. A query that may see nothing gets zeros and -inf.
-    """
-    rows, heads, count, size = query.shape
-    groups = heads // key.shape[1]
-    if groups > 1 and causal:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        groups = 1
-    folded = query.reshape(rows, heads // groups, groups * count, size)
-    if query.device.type == "cpu" and allow is None and form.cap is None:
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            folded, key, value, 0.0, causal, scale=form.scale
-        )
-    else:
-        if causal and allow is None:
-            allow = torch.ones(count, count, dtype=torch.bool, device=query.device).tril()
-        scores = (folded @ key.transpose(-1, -2)).float() * form.scale
-        if form.cap is not None:
-            scores = torch.tanh(scores / form.cap) * form.cap
-        if allow is not None:
-            allow = allow.repeat(*[1] * (allow.ndim - 2), groups, 1) if groups > 1 else allow
-            scores = scores.masked_fill(~allow, float("-inf"))
-        lse = scores.logsumexp(-1)
-        weights = (scores - lse.clamp(min=torch.finfo(lse.dtype).min).unsqueeze(-1)).exp()
-        out = weights.to(value.dtype) @ value
-    return out.reshape(rows, heads, count, size), lse.reshape(rows, heads, count)
 
 
 def forest_attention(
