@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -147,17 +147,17 @@ class Chat:
     ) -> Background[tuple[int, ResultT]]:
         """Yield ``(index, result)`` of ``handle(session, item)`` in the order in which the tasks end."""
 
-        async def one(session: Session, item: tuple[int, ItemT]) -> list[tuple[int, ResultT]]:
-            return [(item[0], await handle(session, item[1]))]
+        async def one(session: Session, item: tuple[int, ItemT]) -> AsyncIterator[tuple[int, ResultT]]:
+            yield item[0], await handle(session, item[1])
 
         return self.spread(list(enumerate(items)), one)
 
     def spread(
         self,
         items: Sequence[ItemT],
-        handle: Callable[["Session", ItemT], Awaitable[Iterable[ResultT]]],
+        handle: Callable[["Session", ItemT], AsyncIterator[ResultT]],
     ) -> Background[ResultT]:
-        """Yield the results of ``handle(session, item)`` in the order in which the tasks end.
+        """Yield what ``handle(session, item)`` yields, as it comes.
 
         As long as the endpoint has never answered, the first item goes alone. An exception of ``handle`` ends
         the stream and is raised here; closing the stream cancels what is under way.
@@ -167,7 +167,7 @@ class Chat:
     async def _fan_out(
         self,
         items: Sequence[ItemT],
-        handle: Callable[["Session", ItemT], Awaitable[Iterable[ResultT]]],
+        handle: Callable[["Session", ItemT], AsyncIterator[ResultT]],
         put: Callable[[ResultT], None],
     ) -> None:
         if not items:
@@ -178,7 +178,7 @@ class Chat:
 
             async def work(count: int | None = None) -> None:
                 for number, item in enumerate(left, 1):
-                    for result in await handle(session, item):
+                    async for result in handle(session, item):
                         put(result)
                     if number == count:
                         return

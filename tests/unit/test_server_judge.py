@@ -25,7 +25,7 @@ def query(text: str = "Good day.", question: Question = GATE) -> Query:
 
 
 def judge(server: FakeServer, **options: object) -> ServerJudge:
-    settings = {"secret": "s", "timeout": 2.0, "backoff": 0.01} | options
+    settings = {"secret": "s", "timeout": 20.0, "backoff": 0.01} | options
     return ServerJudge("m", server.url, **settings)
 
 

@@ -37,6 +37,8 @@ class JudgeConfig(Config):
     """Servers: further attempts after a fault that may pass."""
     max_tokens: int = Field(default=512, ge=16)
     """Servers: room for a reply in mode ``reason``."""
+    questions_per_call: int = Field(default=1, ge=1, le=100)
+    """Servers: most questions about one text that go into one call; above 1 there are no probabilities."""
     batch_tokens: int | None = Field(default=None, ge=1)
     """Local judges: tokens in one forward pass; None chooses by device."""
     reason_tokens: int = Field(default=64, ge=1)
@@ -202,4 +204,5 @@ def _server(server: Server, config: JudgeConfig, secret: str) -> Judge:
         tpm=config.tpm,
         max_tokens=config.max_tokens,
         version=config.version,
+        questions_per_call=config.questions_per_call,
     )

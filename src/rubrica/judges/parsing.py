@@ -30,13 +30,14 @@ _SURFACES = {label.value.casefold(): label for label in Label} | {
 _KEYS = ("answer", "score", "label", "verdict", "grade", "rating")
 _REASONS = ("reason", "reasoning", "rationale", "explanation", "justification", "because")
 _EDGE = "[\\s*_`\"'()\\[\\].!#>-]*"
-_WORD = "(A[+-]|" + "|".join(sorted(map(re.escape, _SURFACES), key=len, reverse=True)) + ")"
+LABEL_WORD = "(A[+-]|" + "|".join(sorted(map(re.escape, _SURFACES), key=len, reverse=True)) + ")"
+"""Pattern of one group: a label as judges spell it."""
 _KEY = rf"(?:(?:my|the|final|overall)\s+)*(?:{'|'.join(_KEYS)})"
 # At the start of the line or sentence only: "is the answer: A" is prose.
-_ALONE = re.compile(rf"{_EDGE}{_WORD}{_EDGE}", re.IGNORECASE)
-_KEYED = re.compile(rf"{_EDGE}{_KEY}[\s*_`\"']*(?:[:=]|\bis\b){_EDGE}{_WORD}{_EDGE}", re.IGNORECASE)
+_ALONE = re.compile(rf"{_EDGE}{LABEL_WORD}{_EDGE}", re.IGNORECASE)
+_KEYED = re.compile(rf"{_EDGE}{_KEY}[\s*_`\"']*(?:[:=]|\bis\b){_EDGE}{LABEL_WORD}{_EDGE}", re.IGNORECASE)
 _INLINE = re.compile(
-    rf"\b(?:{'|'.join(_KEYS)})[*_`\"']*\s*[:=][\s*_`\"'(\[]*{_WORD}(?![\w/+-])", re.IGNORECASE
+    rf"\b(?:{'|'.join(_KEYS)})[*_`\"']*\s*[:=][\s*_`\"'(\[]*{LABEL_WORD}(?![\w/+-])", re.IGNORECASE
 )
 _REASON_LINE = re.compile(rf"{_EDGE}(?:{'|'.join(_REASONS)})\b[*_`\"']*\s*[:=]?\s*", re.IGNORECASE)
 _FENCE = re.compile(r"```[A-Za-z]*[ \t]*\n?(.*?)```", re.DOTALL)

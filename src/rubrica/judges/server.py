@@ -1,21 +1,22 @@
 """A judge behind an OpenAI-compatible server (vLLM, SGLang, Ollama, llama.cpp, hosted).
 
-One question a call. In mode ``label`` the judge writes one token, and its log-probabilities become
+One question a call, or several (:mod:`rubrica.judges.listing`). In mode ``label`` the judge writes one token, and its log-probabilities become
 probabilities of the allowed labels; where the server offers none, a few tokens of text are parsed. In mode
 ``reason`` the judge writes JSON with a reason, as in QA-LIGN (arXiv 2506.08123, appendix A).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import NamedTuple, Unpack
 
 from rubrica.chat import CallFailed, Chat, ChatOptions, Session
-from rubrica.core.config import content_hash
+from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.limits import Clock
-from rubrica.core.records import Label, Outcome, Query, Verdict, Wording
+from rubrica.core.records import Label, Message, Outcome, Query, Verdict, Wording
 from rubrica.core.wire import ChatReply, ChatRequest, TokenLogprob
 from rubrica.judges.decision import most_probable
+from rubrica.judges.listing import LIST_HASH, codes, list_messages, read_list
 from rubrica.judges.parsing import Parsed, label_of, parse_reply
 from rubrica.judges.template import (
     TEMPLATE,
@@ -33,6 +34,21 @@ MIN_MASS = 0.5
 _SEED = 0
 _WORDS = {Label.TRUE: ("true", "yes"), Label.FALSE: ("false", "no"), Label.NA: ("na", "n/a")}
 """Words that a tokenizer may cut into several tokens."""
+
+
+LIST_TOKENS = 24
+"""Room for one line of a list of labels."""
+_TOO_LONG = (400, 413, 422)
+"""Statuses of a call that may have asked too much at a time."""
+_Asked = tuple[int, Query]
+
+
+class _Share(NamedTuple):
+    """What one question costs of a call that it shares with others."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
 
 
 class Reading(NamedTuple):
@@ -89,9 +105,10 @@ class ServerJudge:
         mode: Mode = "label",
         max_tokens: int = 512,
         version: str = "",
+        questions_per_call: int = 1,
         **options: Unpack[ChatOptions],
     ) -> None:
-        """``secret`` is the store's; ``max_tokens`` is the room for the reply in mode ``reason``;
+        """``secret`` is the store's; ``max_tokens`` is the room for one answer in mode ``reason``;
         ``version`` tells weights apart that are served under one name.
 
         ``options`` are those of :class:`rubrica.chat.Chat`; ``timeout`` bounds one question.
@@ -100,12 +117,17 @@ class ServerJudge:
         self._mode: Mode = mode
         self._offers_logprobs = False
         self._marker = fence_marker(secret)
-        self._max_tokens = max_tokens
-        self._fingerprint = "server-" + content_hash([model, version, TEMPLATE, TEMPLATE_HASH, mode])
+        self._max_tokens, self._secret, self._together = max_tokens, secret, questions_per_call
+        together: list[Json] = [questions_per_call, LIST_HASH] if questions_per_call > 1 else []
+        identity: list[Json] = [model, version, TEMPLATE, TEMPLATE_HASH, mode, *together]
+        self._fingerprint = f"server-{content_hash(identity)}"
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the model's name and version, template and mode; not of the URL, which may change in a run."""
+        """Hash of the model's name and version, template, mode and questions per call where there are several.
+
+        The URL is no part of it: it may change in a run.
+        """
         return self._fingerprint
 
     @property
@@ -128,11 +150,61 @@ class ServerJudge:
 
         Raises ``JudgeError`` when the endpoint cannot work at all and has never answered.
         """
-        return self._chat.stream(queries, self._ask)
+        return self._chat.spread(self._batches(queries), self._answers)
+
+    def _batches(self, queries: Sequence[Query]) -> list[list[_Asked]]:
+        """Queries that go into one call; those about one text, and the texts of one prompt, next to each other."""
+        prompts: dict[tuple[Message, ...], dict[tuple[str, Wording], list[_Asked]]] = {}
+        for asked in enumerate(queries):
+            texts = prompts.setdefault(asked[1].prompt.messages, {})
+            texts.setdefault((asked[1].text, asked[1].wording), []).append(asked)
+        size = self._together
+        return [
+            part
+            for texts in prompts.values()
+            for (_, wording), group in texts.items()
+            for part in _parts(group, size if wording is Wording.STANDARD else 1)
+        ]
+
+    async def _answers(self, session: Session, batch: Sequence[_Asked]) -> AsyncIterator[tuple[int, Verdict]]:
+        """Answer a batch: several questions in one call, then singly those that its reply leaves in doubt."""
+        verdicts, shares = await self._ask_together(session, [query for _, query in batch])
+        for (index, _), verdict, share in zip(batch, verdicts, shares, strict=True):
+            if verdict is not None:
+                yield index, _charged(verdict, share)
+        for (index, query), verdict, share in zip(batch, verdicts, shares, strict=True):
+            if verdict is None:
+                yield index, _charged(await self._ask(session, query), share)
+
+    async def _ask_together(
+        self, session: Session, queries: Sequence[Query]
+    ) -> tuple[list[Verdict | None], list[_Share]]:
+        """Ask in one call; None for a question that has to be asked by itself. What it cost is shared out."""
+        if len(queries) == 1:
+            return [None], [_Share()]
+        clock, names = session.clock(), codes(queries, self._secret)
+        request = ChatRequest(
+            messages=list_messages(queries, names, self._marker, self._mode),
+            max_tokens=(self._max_tokens if self._mode == "reason" else LIST_TOKENS) * len(queries),
+            seed=_SEED,
+        )
+        found: list[Verdict | None] = [None] * len(queries)
+        try:
+            reply = await session.call(request, clock)
+        except CallFailed as error:
+            if error.status not in _TOO_LONG:
+                found = [_blank(query, self._fingerprint, str(error)) for query in queries]
+            return found, _shares(ChatReply(text=""), clock.used, len(queries))
+        allowed = {name: allowed_labels(query.question) for name, query in zip(names, queries, strict=True)}
+        read = read_list(reply.text, allowed, finished=reply.finished)
+        for place, (name, query) in enumerate(zip(names, queries, strict=True)):
+            if name in read:
+                found[place] = _verdict(_blank(query, self._fingerprint), read[name])
+        return found, _shares(reply, clock.used, len(queries))
 
     async def _ask(self, session: Session, query: Query) -> Verdict:
         clock, replies = session.clock(), list[ChatReply]()
-        verdict = Verdict(question_id=query.question.id, outcome=Outcome.FAILED, judge=self._fingerprint)
+        verdict = _blank(query, self._fingerprint)
         try:
             verdict = await self._decide(session, clock, query, verdict, replies)
         except CallFailed as error:
@@ -166,6 +238,39 @@ class ServerJudge:
         room = self._max_tokens if self._mode == "reason" else TEXT_TOKENS
         replies.append(await session.call(ChatRequest(messages=messages, max_tokens=room, seed=_SEED), clock))
         return _verdict(blank, parse_reply(replies[-1].text, allowed))
+
+
+def _parts(group: Sequence[_Asked], size: int) -> Iterator[list[_Asked]]:
+    """Cut a group into parts of at most ``size``, as equal as can be."""
+    count = -(-len(group) // size)
+    for number in range(count):
+        yield list(group[number * len(group) // count : (number + 1) * len(group) // count])
+
+
+def _shares(reply: ChatReply, seconds: float, count: int) -> list[_Share]:
+    """Share out what a call cost, so that the sums are those of the call."""
+
+    def part(total: int, number: int) -> int:
+        return (number + 1) * total // count - number * total // count
+
+    return [
+        _Share(part(reply.prompt_tokens, n), part(reply.completion_tokens, n), seconds / count)
+        for n in range(count)
+    ]
+
+
+def _charged(verdict: Verdict, share: _Share) -> Verdict:
+    return verdict.model_copy(
+        update={
+            "prompt_tokens": verdict.prompt_tokens + share.prompt_tokens,
+            "completion_tokens": verdict.completion_tokens + share.completion_tokens,
+            "seconds": verdict.seconds + share.seconds,
+        }
+    )
+
+
+def _blank(query: Query, judge: str, reason: str = "") -> Verdict:
+    return Verdict(question_id=query.question.id, outcome=Outcome.FAILED, judge=judge, reason=reason)
 
 
 def _verdict(blank: Verdict, parsed: Parsed) -> Verdict:

@@ -14,7 +14,7 @@ import re
 from importlib import resources
 from typing import Literal, NamedTuple
 
-from rubrica.core.records import Message, Prompt, Query, Wording
+from rubrica.core.records import Message, Prompt, Query, Question, Wording
 from rubrica.judges.hostile import NEUTRAL, one_line
 from rubrica.judges.hostile import quote as quote
 from rubrica.program.labels import allowed_labels as allowed_labels
@@ -104,6 +104,11 @@ def segments(query: Query, marker: str, form: Reply = "label") -> Segments:
             reply=reply,
         ).strip(),
     )
+
+
+def scale(question: Question) -> str:
+    """Return the possible answers in words."""
+    return _PARTS["protected" if question.protected else question.kind.value].strip()
 
 
 def chat_messages(query: Query, marker: str, mode: Mode = "label") -> tuple[Message, ...]:
