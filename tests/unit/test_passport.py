@@ -1,6 +1,7 @@
 """The passport of scripted judges whose every figure is known beforehand."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,15 +60,17 @@ class RuleJudge:
         self.rule, self.wordings = rule, wordings
         self.fingerprint = f"rule-{content_hash(rule.__qualname__)}"
         self.asked: list[Query] = []
+        self.seen: Counter[tuple[str, str, Wording]] = Counter()
         self.dies_after: int | None = None
 
     def answer(self, queries):
         for index, query in enumerate(queries):
             if self.dies_after is not None and len(self.asked) >= self.dies_after:
                 raise KeyboardInterrupt
-            before = sum(q == query for q in self.asked)
+            key = (query.text, query.question.text, query.wording)
+            given = self.rule(query, self.seen[key])
             self.asked.append(query)
-            given = self.rule(query, before)
+            self.seen[key] += 1
             if isinstance(given, Label):
                 outcome = Outcome.NOT_APPLICABLE if given is Label.NA else Outcome.ANSWERED
                 given = Verdict(question_id=query.question.id, outcome=outcome, label=given)

@@ -101,7 +101,7 @@ def run_recipe(
 def _dry_run(loaded: "Recipe", folder: Path, source: str, *, as_json: bool) -> None:
     """Print plan and forecast, then check all that needs neither torch nor a model nor the network."""
     from rubrica.recipes.align import prompts_of
-    from rubrica.recipes.checks import check_recipe, program_of, prompt_files
+    from rubrica.recipes.checks import check_passports, check_recipe, program_of, prompt_files
     from rubrica.recipes.forecast import forecast
     from rubrica.recipes.prompts import arrange, names_hub
     from rubrica.recipes.surroundings import default_surroundings
@@ -109,6 +109,8 @@ def _dry_run(loaded: "Recipe", folder: Path, source: str, *, as_json: bool) -> N
     program, around = program_of(loaded, source), default_surroundings()
     _show_plan(loaded, folder, forecast(loaded, program), as_json=as_json)
     check_recipe(loaded, program, source, around)
+    for warning in check_passports(loaded, program, source):
+        note(f"warning: {warning}")
     absent = [f"{key}: {path}" for key, path in prompt_files(loaded) if not Path(path).expanduser().exists()]
     for each in absent:
         note(f"not there yet: {each}")

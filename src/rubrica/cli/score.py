@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from rubrica.core.records import Estimate, Program, Usage, Verdict
+    from rubrica.recipes.gate_rates import GateRate
     from rubrica.recipes.score import ScoredText, ScoreReport
 
 
@@ -60,6 +61,14 @@ def score(
         float | None,
         typer.Option("--max-money", min=0, help="Stop before more US dollars, by the judge's price."),
     ] = None,
+    passport: Annotated[
+        Path | None,
+        typer.Option(
+            "--passport",
+            metavar="FILE",
+            help="Correct the rates of protected gates for the errors in this passport.json of judge check.",
+        ),
+    ] = None,
     reward: Annotated[
         str | None, typer.Option("--reward", metavar="PRESET", help="rubrica (default) or qa-lign.")
     ] = None,
@@ -89,7 +98,12 @@ def score(
     asks: dict[str, object] = {"--judge": judge, "--input": source, "--out": out}
     if stored is not None:
         spare = {**asks, "--explain": explain, "--full": full or None, "--limit": limit}
-        spare |= {"--max-calls": max_calls, "--max-tokens": max_tokens, "--max-money": max_money}
+        spare |= {
+            "--max-calls": max_calls,
+            "--max-tokens": max_tokens,
+            "--max-money": max_money,
+            "--passport": passport,
+        }
         if given := [flag for flag, value in spare.items() if value is not None]:
             raise UsageError(
                 f"{given[0]}: has no use with --from, which asks no judge; leave one of them out"
@@ -99,7 +113,7 @@ def score(
         missing = [flag for flag, value in {"--program": program, **asks}.items() if value is None]
         raise UsageError(f"{', '.join(missing)}: missing; or --from RUN, to value stored verdicts anew")
     else:
-        wanted = _Wanted(program, judge, source, out, explain, full, limit, reward, chosen)
+        wanted = _Wanted(program, judge, source, out, explain, full, limit, reward, chosen, passport)
         caps = {"calls": max_calls, "tokens": max_tokens, "money": max_money}
         _judge_texts(wanted, caps, as_json=as_json)
 
@@ -116,14 +130,17 @@ class _Wanted(NamedTuple):
     limit: int | None
     preset: str | None
     settings: "Sequence[str]"
+    passport: Path | None
 
 
 def _judge_texts(wanted: _Wanted, caps: "dict[str, float | None]", *, as_json: bool) -> None:
     from rubrica.core.store import Store
     from rubrica.judges.budget import Budget, Purse
-    from rubrica.judges.factory import check_priced, check_spec, make_judge, read_judge
+    from rubrica.judges.factory import check_priced, check_spec, check_vouched, make_judge, read_judge
+    from rubrica.judges.passport import read_passport
     from rubrica.program.program import load_program
     from rubrica.recipes import score as scoring
+    from rubrica.recipes.gate_rates import gate_rates
     from rubrica.recipes.surroundings import default_surroundings
     from rubrica.recipes.what_if import Rule, other_rule
 
@@ -133,6 +150,10 @@ def _judge_texts(wanted: _Wanted, caps: "dict[str, float | None]", *, as_json: b
     loaded = loaded.model_copy(update={"pooling": rule.pooling})
     given = scoring.read_input(wanted.source, wanted.limit)
     texts = given.texts if explain is None else scoring.select(given, explain)
+    named = wanted.passport or config.passport
+    # a passport that the judge's file names and that is not there only warns
+    known = wanted.passport is not None or (named is not None and Path(named).is_file())
+    passport = read_passport(named) if named is not None and known else None
     builtin = dict(default_surroundings().judges)
     check_spec(config, builtin)
     if caps["money"] is not None:
@@ -140,6 +161,8 @@ def _judge_texts(wanted: _Wanted, caps: "dict[str, float | None]", *, as_json: b
     with Store(scoring.scoring_folder(out) / "store.sqlite") as store:
         purse = Purse(Budget.model_validate(caps), store, prefix="--max-")
         asked = make_judge(config, secret=store.secret, builtin=builtin, purse=purse)
+        for line in check_vouched(config, program=loaded, judge=asked.fingerprint, where=wanted.judge):
+            note(f"warning: {line}")
         with how_to_go_on(f"answers so far are in {store.path}"), progress_bar("questions") as progress:
             scored, usage = scoring.score_texts(
                 texts,
@@ -154,7 +177,8 @@ def _judge_texts(wanted: _Wanted, caps: "dict[str, float | None]", *, as_json: b
         _show_trees(loaded, scored, as_json=as_json)
     else:
         path = scoring.write_cards(scored, out, loaded, rule.reward, pairs=given.paired)
-        report = scoring.report_of(scored, usage, given, asked.fingerprint)
+        rates = gate_rates([found.card for found in scored], loaded, passport)
+        report = scoring.report_of(scored, usage, given, asked.fingerprint, gates=rates)
         _show_report(report, path, as_json=as_json)
     if any(found.card.total is None for found in scored):
         _say_what_is_missing(scored)
@@ -202,6 +226,8 @@ def _show_report(report: "ScoreReport", path: Path, *, as_json: bool) -> None:
         for estimate in (found.strict, found.with_ties):
             if estimate is not None:
                 out.print(_rate(estimate))
+    if any(gate.corrected is not None for gate in report.gates):
+        _show_gates(report.gates)
     out.print(
         f"{plural(used.asked, 'call')}, {plural(used.cached, 'answer')} from the store, {used.skipped} not needed, {used.failed} failed; "
         f"{used.prompt_tokens + used.completion_tokens} tokens, {used.seconds:.1f} s{_at_a_time(used)}"
@@ -211,6 +237,31 @@ def _show_report(report: "ScoreReport", path: Path, *, as_json: bool) -> None:
 
 def _at_a_time(used: "Usage") -> str:
     return f", {used.busy / used.seconds:.1f} calls at a time" if used.busy > used.seconds else ""
+
+
+def _show_gates(gates: "Sequence[GateRate]") -> None:
+    """Rates of the protected gates, raw and corrected; on stderr why one is not corrected or stands on fewer texts."""
+    from rich.table import Table
+
+    table = Table(box=None)
+    for heading in ("texts that fail", "as judged", "corrected", "n"):
+        table.add_column(heading, no_wrap=True)
+    for gate in gates:
+        cells = [
+            ""
+            if found is None or found.value is None
+            else f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
+            for found in (gate.raw, gate.corrected)
+        ]
+        table.add_row(gate.question, *cells, str(gate.raw.n))
+    console().print(table)
+    for gate in gates:
+        if gate.corrected is not None and gate.corrected.value is None:
+            note(f"{gate.question}: not corrected: {gate.corrected.reason}")
+    if most := max(gate.unanswered for gate in gates):
+        note(
+            f"up to {plural(most, 'text')} without an answer of a gate; --full asks every question of every text"
+        )
 
 
 def _rate(estimate: "Estimate") -> str:

@@ -9,9 +9,9 @@ from pydantic import Field, ValidationError, model_validator
 from rubrica.core.config import Config, Json, load_config
 from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import Judge
-from rubrica.core.records import NonEmpty, Price
+from rubrica.core.records import NonEmpty, Price, Program
 from rubrica.judges.budget import LABEL_TOKENS, Purse
-from rubrica.judges.passport import Floor
+from rubrica.judges.passport import Floor, vouch
 from rubrica.judges.template import Mode
 
 EXAMPLES = "lab, lab-oracle, local:PATH, openai:MODEL@http://localhost:8000/v1"
@@ -176,6 +176,18 @@ def check_spec(config: str | JudgeConfig, builtin: Collection[str]) -> None:
             f"judge {spec!r}: expected openai:MODEL@URL with a full URL, "
             "for example openai:my-model@http://localhost:8000/v1"
         )
+
+
+def check_vouched(
+    config: str | JudgeConfig | None, *, program: Program, judge: str | None, where: str
+) -> list[str]:
+    """Hold a judge against the passport and floor that its mapping names: warnings, or ``UsageError`` (:func:`vouch`).
+
+    ``judge`` is its fingerprint, None while it is not loaded. A judge without passport gives no warning.
+    """
+    if config is None or isinstance(config, str) or config.passport is None:
+        return []
+    return vouch(config.passport, config.floor, program=program, judge=judge, where=where)
 
 
 def check_priced(config: str | JudgeConfig, cap: str) -> None:

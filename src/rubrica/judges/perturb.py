@@ -31,9 +31,12 @@ def framed(question: Question, frame: str) -> Question:
 
 
 def padded(text: str, factor: float) -> str:
-    """Return ``text`` with idle sentences behind it until it has ``factor`` times its length, or a little more."""
+    """Return ``text`` with idle sentences behind it until it has ``factor`` times its length, or a little more.
+
+    One sentence at least for each doubling, so that a short text too grows with ``factor``.
+    """
     longer, number = text.rstrip(), 0
-    while len(longer) < factor * len(text):
+    while len(longer) < factor * len(text) or number < math.log2(factor):
         longer += f"{' ' if longer else ''}{IDLE[number % len(IDLE)]}"
         number += 1
     return longer

@@ -158,6 +158,7 @@ def against_labels(compared: Sequence[Compared]) -> list[Measure]:
         for row in known
         if row.label is not Label.NA and Label.NA in allowed_labels(row.question)
     ]
+    none = "no label but NA on a question that offers NA"
     return found + _by_question(escape, lambda rows, group: _share("na-escape", group, rows, none))
 
 

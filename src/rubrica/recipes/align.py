@@ -14,7 +14,7 @@ from rubrica.core.records import Prompt
 from rubrica.core.run import Run, Stage, disk_errors, write_json
 from rubrica.judges.budget import Purse
 from rubrica.judges.factory import make_judge
-from rubrica.recipes.checks import check_prompt_files, check_recipe, program_of
+from rubrica.recipes.checks import check_passports, check_prompt_files, check_recipe, program_of
 from rubrica.recipes.config import Grpo, Recipe, StageConfig, ThinkSft, recipe_identity
 from rubrica.recipes.context import Context, Progress, Surroundings, Weights
 from rubrica.recipes.prompts import StagePrompts, arrange, on_hub
@@ -42,6 +42,7 @@ def align(
     around = surroundings or Surroundings()
     program = program_of(recipe, source)
     check_recipe(recipe, program, source, around)
+    check_passports(recipe, program, source)
     check_prompt_files(recipe, source)
     prompts = arrange(recipe, files=prompts_of, lab=around.prompts)
     for prompt in (*prompts.sft, *prompts.rl):
@@ -74,6 +75,8 @@ def align(
             purse=purse,
         )
         say = announce or (lambda line: None)
+        for warning in check_passports(recipe, program, source, judge.fingerprint):
+            say(f"warning: {warning}")
         _evaluate(context, "starter", say)
         used = 0
         kinds = [config.type for config in recipe.stages]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rubrica.core.errors import UsageError
 from rubrica.core.records import Program
-from rubrica.judges.factory import check_priced, check_spec
+from rubrica.judges.factory import JudgeConfig, check_priced, check_spec, check_vouched
 from rubrica.methods.qa_lign import missing_phrases
 from rubrica.program.program import load_program
 from rubrica.recipes.config import Recipe, ThinkSft
@@ -50,6 +50,20 @@ def check_recipe(recipe: Recipe, program: Program, source: str, surroundings: Su
                 f"{source}: reflection: judge needs a judge that writes, local:PATH or openai:MODEL@URL; use "
                 "reflection: template"
             )
+
+
+def check_passports(recipe: Recipe, program: Program, source: str, judge: str | None = None) -> list[str]:
+    """Hold the recipe's judges against their passports; return warnings, ``UsageError`` for a floor that is not met.
+
+    ``judge`` is the fingerprint of the main judge, None before it is loaded; that of a reference is not compared.
+    """
+    named: list[tuple[str, str | JudgeConfig | None, str | None]] = [("judge", recipe.judge, judge)]
+    named += [(f"stages.{n}.reference", stage.reference, None) for n, stage in enumerate(recipe.stages)]
+    return [
+        line
+        for key, config, fingerprint in named
+        for line in check_vouched(config, program=program, judge=fingerprint, where=f"{source}: {key}")
+    ]
 
 
 def check_phrases(config: ThinkSft, program: Program, source: str) -> None:

@@ -19,6 +19,7 @@ from rubrica.core.stats import mean_interval, wilson
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor
 from rubrica.program.reward import RewardConfig
+from rubrica.recipes.gate_rates import GateRate
 
 SIDES = ("chosen", "rejected")
 CARDS, PROGRAM, SCORING = "scorecards.jsonl", "program.yaml", "scoring.yaml"
@@ -61,6 +62,8 @@ class ScoreReport(Record):
     """Only for preference pairs."""
     usage: Usage
     judge: str
+    gates: tuple[GateRate, ...] = ()
+    """How many texts fail each protected gate."""
     skipped: tuple[str, ...] = ()
     """Pairs of the file that could not be compared, with the reason."""
 
@@ -133,7 +136,14 @@ def score_texts(
     return scored, executor.usage
 
 
-def report_of(scored: Sequence[ScoredText], usage: Usage, given: Input, judge: str) -> ScoreReport:
+def report_of(
+    scored: Sequence[ScoredText],
+    usage: Usage,
+    given: Input,
+    judge: str,
+    *,
+    gates: tuple[GateRate, ...] = (),
+) -> ScoreReport:
     """Sum up scorecards; a text without a total is counted, and is in no mean and no rate."""
     totals = [s.card.total for s in scored if s.card.total is not None]
     return ScoreReport(
@@ -143,6 +153,7 @@ def report_of(scored: Sequence[ScoredText], usage: Usage, given: Input, judge: s
         accuracy=accuracy([s.card.total for s in scored]) if given.paired else None,
         usage=usage,
         judge=judge,
+        gates=gates,
         skipped=tuple(row.problem for row in given.skipped),
     )
 

@@ -1,6 +1,7 @@
 """Rewards for completions of somebody else's trainer: program, judge, store and reward in one object."""
 
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from rubrica.core.scoring import Part, ScoredItem, ScoreItem, TextScore
 from rubrica.core.store import Closing, Store
 from rubrica.judges.budget import Budget, Purse
 from rubrica.judges.executor import Executor
-from rubrica.judges.factory import check_priced, check_spec, make_judge, read_judge
+from rubrica.judges.factory import check_priced, check_spec, check_vouched, make_judge, read_judge
 from rubrica.program.program import load_program, program_hash
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.score import scoring_folder
@@ -145,8 +146,8 @@ def open_scorer(
     """Return a scorer that keeps its verdicts in ``out``; close it, or use it as a context manager.
 
     ``program`` and ``judge`` are what the flags of ``rubrica score`` take. ``budget`` caps what all sessions of
-    ``out`` cost together (``BudgetError``). ``UsageError`` where program or judge names nothing,
-    ``StorageError`` where ``out`` cannot be written.
+    ``out`` cost together (``BudgetError``). ``UsageError`` where program or judge names nothing, or the judge's passport
+    does not reach the floor that its file asks for; a missing or stale passport warns. ``StorageError`` where ``out`` cannot be written.
     """
     loaded, config = load_program(program), read_judge(judge)
     builtin = dict(default_surroundings().judges)
@@ -157,6 +158,8 @@ def open_scorer(
     try:
         purse = Purse(budget or Budget(), store, prefix="--max-")
         asked = make_judge(config, secret=store.secret, builtin=builtin, purse=purse)
+        for line in check_vouched(config, program=loaded, judge=asked.fingerprint, where=judge):
+            warnings.warn(line, stacklevel=2)
     except BaseException:
         store.close()
         raise

@@ -1,0 +1,285 @@
+"""``rubrica judge check`` and ``show`` from the command line, and what a recipe and a score make of a passport."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fake_server import FakeServer, Reply, completion, error
+from rubrica.cli import main
+from rubrica.core.agreement import rogan_gladen
+from rubrica.core.config import dump_yaml
+from rubrica.core.records import Estimate, Program
+from rubrica.core.stats import wilson
+from rubrica.judges.passport import read_passport
+from rubrica.lab.answers import labelled
+from rubrica.lab.oracle import read
+from rubrica.lab.truth import label
+
+SMALL = {
+    "name": "small",
+    "constitution": "c",
+    "principles": [
+        {
+            "id": "p",
+            "title": "Manners",
+            "dimensions": [
+                {
+                    "id": "d",
+                    "title": "Tone",
+                    "questions": [
+                        {
+                            "id": "g",
+                            "kind": "gate",
+                            "text": "Is it polite?",
+                            "clause": "c",
+                            "protected": True,
+                        },
+                        {"id": "s", "kind": "graded", "text": "How clear is it?", "clause": "c"},
+                    ],
+                }
+            ],
+        }
+    ],
+}
+TEXTS = [f"polite number {n}" for n in range(8)] + [f"rude number {n}" for n in range(4)]
+LIES = {"polite number 0", "rude number 0"}
+"""Texts about which the server is wrong."""
+
+
+def rule(body: dict) -> Reply:
+    asked = body["messages"][1]["content"]
+    text = next((text for text in TEXTS if f"> {text}" in asked), None)
+    if text is None:
+        return error(400, "no such text")
+    if "How clear" in asked:
+        return completion("B", {"B": 0.9, "?": 0.1})
+    said = "TRUE" if (text.startswith("polite")) is (text not in LIES) else "FALSE"
+    return completion(said, {said: 0.9, "?": 0.1})
+
+
+@pytest.fixture
+def place(tmp_path: Path, fake_server: FakeServer) -> Path:
+    fake_server.answer = rule
+    (tmp_path / "small.yaml").write_text(dump_yaml(Program.model_validate(SMALL)))
+    (tmp_path / "judge.yaml").write_text(
+        f"spec: openai:m@{fake_server.url}\nretries: 0\ntimeout: 5\nconcurrency: 4\n"
+    )
+    rows = [
+        {"prompt": "Hi", "response": text, "question_id": "g", "label": str(text.startswith("polite"))}
+        for text in TEXTS
+    ]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def run(capsys, *argv: str | Path, code: int = 0):
+    with pytest.raises(SystemExit) as leaving:
+        main([str(part) for part in argv])
+    printed = capsys.readouterr()
+    assert (leaving.value.code or 0) == code, printed.err
+    return printed
+
+
+def check_argv(place: Path, *flags: str) -> list[str]:
+    named = {"--judge": "judge.yaml", "--program": "small.yaml", "--labels": "labels.jsonl", "--out": "out"}
+    argv = [part for flag, name in named.items() for part in (flag, str(place / name))]
+    return ["judge", "check", *argv, "--sample", "3", "--repeats", "1", "--attacks", "0", *flags]
+
+
+def test_check_measures_a_server_and_a_second_run_asks_nothing(place, fake_server, capsys):
+    found = json.loads(run(capsys, *check_argv(place, "--json")).out)
+    passport = read_passport(place / "out/passport.json")
+    assert found.pop("path") == str(place / "out/passport.json")
+    assert found == passport.model_dump(mode="json")
+    # 12 texts x 2 questions; 3 texts x 2 questions: a repeat, 3 wordings, 2 frames, 2 lengths
+    assert len(fake_server.requests) == 24 + 6 * 8
+    assert passport.usage.asked == 72
+    # 7 of 8 polite and 3 of 4 rude texts are judged right
+    assert (passport.measure("sensitivity", "g").value, passport.measure("sensitivity", "g").n) == (0.75, 4)
+    assert (passport.measure("specificity", "g").value, passport.measure("specificity", "g").n) == (7 / 8, 8)
+    assert passport.measure("agreement", "g").value == 10 / 12
+    assert passport.measure("repeat").value == passport.measure("order").value == 1
+    assert "s" not in passport.confusion, "nobody labelled that question"
+    run(capsys, *check_argv(place))
+    assert len(fake_server.requests) == 72
+    again = read_passport(place / "out/passport.json")
+    assert again.measures == passport.measures
+
+
+def test_check_prints_a_table_and_show_prints_it_again(place, capsys):
+    first = run(capsys, *check_argv(place, "--questions"))
+    assert "specificity 0.875 [0.529, 0.978] 8 g 0.875" in " ".join(first.out.split())
+    assert "not asked for" in first.err and "no texts of the judge's own model" in first.err
+    shown = run(capsys, "judge", "show", place / "out/passport.json", "--questions")
+    assert shown.out.splitlines()[:-1] == first.out.splitlines()[:-1]
+    assert shown.out.splitlines()[-1].startswith("fresh:")
+    changed = dump_yaml(Program.model_validate(SMALL)).replace("How clear", "How plain")
+    (place / "small.yaml").write_text(changed)
+    shown = run(capsys, "judge", "show", place / "out/passport.json", "--judge", "lab-oracle")
+    told = " ".join(shown.err.split())
+    assert "stale: the program changed: question s of small was not measured" in told
+    assert "stale: the judge changed" in told
+    (place / "small.yaml").unlink()
+    found = json.loads(run(capsys, "judge", "show", place / "out/passport.json", "--json").out)
+    assert found["stale"] == [] and "program not compared" in found["not_compared"][0]
+
+
+def test_a_dry_run_asks_nobody(place, fake_server, capsys):
+    found = json.loads(run(capsys, *check_argv(place, "--dry-run", "--json")).out)
+    assert found["calls"]["base"] == 24 and found["total"] == 72
+    assert fake_server.requests == [] and not (place / "out").exists()
+
+
+def test_bad_use_is_one_line(place, capsys):
+    (place / "labels.jsonl").write_text("")
+    assert "labels.jsonl" in run(capsys, *check_argv(place), code=2).err
+    told = run(
+        capsys, "judge", "check", "--judge", "lab-oracle", "--program", "lab", "--out", place / "o", code=2
+    )
+    assert "give --input FILE of texts, --labels FILE, or both" in told.err
+    oracle = ("judge", "check", "--judge", "lab-oracle", "--program", place / "small.yaml", "--labels", "lab")
+    assert "oracle does not know question 'g'" in run(capsys, *oracle, "--out", place / "o", code=2).err
+    assert "no passport here" in run(capsys, "judge", "show", place / "none.json", code=2).err
+
+
+def test_a_judges_file_may_ask_for_a_floor(place, capsys):
+    judge = place / "judge.yaml"
+    floor = f"passport: {place / 'out/passport.json'}\nfloor: {{specificity: 0.5, questions: {{g: {{sensitivity: 0.9}}}}}}\n"
+    judge.write_text(judge.read_text() + floor)
+    told = " ".join(run(capsys, *check_argv(place), code=1).err.split())
+    low, high = wilson(3, 4).low, wilson(3, 4).high
+    assert f"below the floor: question g: sensitivity found 0.750 [{low:.3f}, {high:.3f}], n=4" in told
+    assert "specificity" not in told.partition("below the floor")[2]
+    # nothing is scored by a judge below its floor
+    (place / "in.jsonl").write_text(json.dumps({"prompt": "Hi", "response": TEXTS[0]}) + "\n")
+    score = ["score", "--program", place / "small.yaml", "--judge", judge, "--input", place / "in.jsonl"]
+    refused = run(capsys, *score, "--out", place / "scores", code=2)
+    assert "does not reach the floor" in refused.err and "required at least 0.9" in " ".join(
+        refused.err.split()
+    )
+
+
+def test_a_floor_without_a_passport_is_refused(place, capsys):
+    judge = place / "judge.yaml"
+    judge.write_text(judge.read_text() + "floor: {agreement: 0.5}\n")
+    assert "floor needs passport" in run(capsys, *check_argv(place), code=2).err
+
+
+def test_rates_are_corrected_beside_the_raw_ones(place, capsys):
+    run(capsys, *check_argv(place))
+    rows = [{"prompt": "Hi", "response": text} for text in TEXTS]
+    (place / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score = ["score", "--program", place / "small.yaml", "--judge", place / "judge.yaml", "--input"]
+    score += [place / "in.jsonl", "--out", place / "out", "--passport", place / "out/passport.json"]
+    (gate,) = json.loads(run(capsys, *score, "--json").out)["gates"]
+    # The judge fails 3 rude texts and a polite one of 12: (4/12 + 7/8 - 1) / (3/4 + 7/8 - 1) = 1/3, the truth.
+    assert gate["raw"]["value"] == pytest.approx(4 / 12)
+    assert gate["corrected"]["value"] == pytest.approx((4 / 12 - 1 / 8) / (5 / 8)) == pytest.approx(4 / 12)
+    expected = rogan_gladen(wilson(4, 12), wilson(3, 4), wilson(7, 8))
+    assert isinstance(expected, Estimate)
+    assert (gate["corrected"]["low"], gate["corrected"]["high"]) == (expected.low, expected.high)
+    assert f"g 33.3% [{wilson(4, 12).low:.1%}, {wilson(4, 12).high:.1%}] 33.3% [" in " ".join(
+        run(capsys, *score).out.split()
+    )
+    other = [*score[:4], "lab-oracle", *score[5:]]
+    assert other[3] == "--judge"
+    refused = run(capsys, *other, "--json", code=2)
+    assert "no lab tags" in refused.err
+
+
+RECIPE = """
+name: r
+policy: {{model: lab:starter}}
+judge: {judge}
+program: lab
+prompts: {{train: [{{lab: harmful}}]}}
+stages: [{{type: grpo, steps: 1, prompts_per_step: 2, group_size: 2, max_completion_tokens: 16}}]
+"""
+
+
+def test_a_recipe_warns_of_a_missing_passport_and_refuses_a_floor_that_is_not_met(place, capsys):
+    oracle = [
+        "judge",
+        "check",
+        "--judge",
+        "lab-oracle",
+        "--program",
+        "lab",
+        "--labels",
+        "lab",
+        "--limit",
+        "3",
+    ]
+    run(capsys, *oracle, "--sample", "0", "--attacks", "0", "--out", place / "oracle")
+    passport, recipe = place / "oracle/passport.json", place / "recipe.yaml"
+
+    def dry(judge: str, code: int = 0) -> str:
+        recipe.write_text(RECIPE.format(judge=judge))
+        printed = run(capsys, "align", recipe, "--out", place / "run", "--dry-run", code=code)
+        return " ".join(printed.err.split())
+
+    assert "warning" not in dry(f"{{spec: lab-oracle, passport: {passport}, floor: {{agreement: 0.5}}}}")
+    missing = place / "none.json"
+    assert f"recipe.yaml: judge: passport {missing}: not there" in dry(f"{{spec: lab, passport: {missing}}}")
+    low = dry(f"{{spec: lab, passport: {passport}, floor: {{agreement: 0.99}}}}", code=2)
+    assert "recipe.yaml: judge: the judge does not reach the floor" in low
+    assert "all questions: agreement found 1.000" in low and "required at least 0.99" in low
+    told = dry(f"{{spec: lab, passport: {passport}, floor: {{injection: 0.05}}}}", code=2)
+    assert "injection was not measured (not asked for)" in told
+    wrong = dry(f"{{spec: lab, passport: {passport}, floor: {{agrement: 0.5}}}}", code=2)
+    assert "agrement" in wrong and "agreement" in wrong
+
+
+def test_the_lab_judge_has_a_passport(tmp_path, capsys):
+    argv = ["judge", "check", "--judge", "lab", "--program", "lab", "--labels", "lab", "--limit", "6"]
+    argv += ["--sample", "2", "--repeats", "1", "--attacks", "1", "--out", tmp_path, "--json"]
+    found = json.loads(run(capsys, *argv).out)
+    passport = read_passport(tmp_path / "passport.json")
+    # the oracle's labels, counted by another road
+    counts: dict[str, dict[str, int]] = {}
+    for prompt, text in labelled("passport", 6):
+        reading = read(prompt, text)
+        for question in passport.questions:
+            right = label(question, reading).value
+            counts.setdefault(question, {}).setdefault(right, 0)
+            counts[question][right] += 1
+    assert {
+        q: {r: sum(row.values()) for r, row in t.items()} for q, t in found["confusion"].items()
+    } == counts
+    assert passport.measure("agreement").n == 6 * 24
+    assert passport.measure("agreement").value > 0.85
+    assert passport.measure("repeat").value == 1, "the local judge is deterministic"
+    assert passport.measure("order").reason.startswith("not applicable")
+    assert passport.measure("injection").n > 50
+
+
+@pytest.mark.slow
+def test_after_kill_9_only_the_rest_is_asked(place, fake_server, capsys):
+    judge = place / "judge.yaml"
+    judge.write_text(judge.read_text().replace("concurrency: 4", "concurrency: 1"))
+
+    def slow(body: dict) -> Reply:
+        reply = rule(body)
+        return Reply(reply.body, reply.status, reply.headers, delay=0.05)
+
+    fake_server.answer = slow
+    command = [sys.executable, "-m", "rubrica", *check_argv(place)]
+    with subprocess.Popen(
+        command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        end = time.monotonic() + 60
+        while len(fake_server.requests) < 20 and time.monotonic() < end:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    seen = len(fake_server.requests)
+    assert 20 <= seen < 72
+    fake_server.answer = rule
+    run(capsys, *check_argv(place))
+    # one call was under way, and its answer died with the process
+    assert 72 <= len(fake_server.requests) <= 73
