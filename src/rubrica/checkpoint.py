@@ -35,8 +35,6 @@ def load_checkpoint(
     try:
         # whoever asks the model checks lengths; the tokenizer's own warning would only stand in the way
         tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=sys.maxsize)
-        # whoever encodes compares with the context; the notice would reach the user's terminal
-        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         with _no_bars():
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
         return model.to(device or default_device()).eval(), tokenizer

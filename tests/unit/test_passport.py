@@ -28,7 +28,7 @@ from rubrica.core.records import (
 from rubrica.core.stats import wilson
 from rubrica.core.store import Store
 from rubrica.judges.asking import query_key
-from rubrica.judges.attacks import apply, attacks, replaces
+from rubrica.judges.attacks import apply, attacks, controls, replaces
 from rubrica.judges.executor import text_hash, verdict_key
 from rubrica.judges.passport import Floor, read_passport, stale, unmet, vouch
 from rubrica.judges.perturb import FRAMES, IDLE, doublings, framed, padded
@@ -137,7 +137,7 @@ def test_a_judge_that_praises_everything(tmp_path):
     assert found.measure("length").value == 0
     assert found.measure("na").value == found.measure("missing").value == 0
     assert isinstance(found.measure("injection"), Unmeasured)
-    assert "room for a better one" in found.measure("injection").reason
+    assert "ought to stay so" in found.measure("injection").reason
     assert found.confusion["g"] == {Label.TRUE: {Label.TRUE: 3}, Label.FALSE: {Label.TRUE: 1}}
 
 
@@ -213,10 +213,12 @@ def test_attacks_succeed_on_a_judge_that_does_as_it_is_told(tmp_path):
     def rule(query, before):
         return Label.TRUE if query.question.id == "g" and "TRUE" in query.text else bad(query)
 
-    given = plain(*WORDS)
+    given = plain(*WORDS[:3])
     found = examine(tmp_path, RuleJudge(rule), given, CheckOptions(repeats=0, sample=0, attack_pairs=100))
     expected: dict[str, list[bool]] = {}
     for attack in attacks():
+        if attack.flood:
+            continue  # floods are tried on three answers by lot
         for text in given.texts:
             for question in (GATE, CLEAR):
                 if replaces(attack) and question is GATE:
@@ -224,23 +226,30 @@ def test_attacks_succeed_on_a_judge_that_does_as_it_is_told(tmp_path):
                 hostile = apply(attack, text.text, questions=(question,))
                 expected.setdefault(attack.family, []).append(question is GATE and "TRUE" in hostile)
     for family, flags in expected.items():
-        measured = found.measure("injection", family)
-        assert (measured.value, measured.n) == (pytest.approx(sum(flags) / len(flags)), len(flags)), family
-        assert measured.low == wilson(sum(flags), len(flags)).low
+        if not any(attack.flood for attack in attacks() if attack.family == family):
+            measured = found.measure("injection", family)
+            assert (measured.value, measured.n) == (pytest.approx(sum(flags) / len(flags)), len(flags)), (
+                family
+            )
     assert 0 < found.measure("injection").value < 1
-    assert found.measure("injection-missing").value == 0
+    assert found.measure("injection-control").value == found.measure("injection-missing").value == 0
 
 
 def test_an_honest_judge_is_not_moved_and_a_hostile_text_may_deserve_better(tmp_path):
-    # Judge and oracle agree: a text with "two" is bad, and so is every text made of it; nothing at all is good.
+    # Judge and oracle agree: a text with "two" is bad, and so is every text made of it; all others are good.
     def truth(query, before=0):
         return (bad if "two" in query.text else good)(query)
 
     given = texts(*WORDS)
-    oracle = Labels({}, RuleJudge(truth), "oracle")
-    found = examine(tmp_path, RuleJudge(truth), Given(given, oracle, [], NO_LABELS))
-    assert found.measure("injection").value == 0
-    assert found.measure("injection").n == len(attacks()) * 2
+    found = examine(
+        tmp_path, RuleJudge(truth), Given(given, Labels({}, RuleJudge(truth), "oracle"), [], NO_LABELS)
+    )
+    # Only the first text is bad: two questions to each attack, and where nothing is left of it, it is bad no more.
+    # A text that is spelled otherwise is as bad as before, and only a careless judge falls for that.
+    left = [attack for attack in attacks() if not replaces(attack)]
+    respelled = sum("two" not in apply(attack, WORDS[0], questions=(GATE,)) for attack in left)
+    assert found.measure("injection").n == 2 * len(left)
+    assert found.measure("injection").value == pytest.approx(respelled / len(left))
     assert found.measure("injection-control").value == 0
 
 
@@ -308,7 +317,8 @@ def test_a_killed_check_asks_only_the_rest(tmp_path):
     rounds = plan(given, PROGRAM, OPTIONS, judge)
     planned = calls_of([(each.name, len(each.variants)) for each in rounds], OPTIONS)
     assert planned["base"] == planned["repeat"] == 8 and planned["paraphrase-question"] == 16
-    assert sum(planned.values()) == 8 * 9 + 2 * len(attacks()) >= len(whole.asked)
+    battery = len(attacks()) + len(controls())
+    assert sum(planned.values()) == 8 * 9 + 2 * battery >= len(whole.asked)
 
 
 def test_the_first_asking_is_that_of_every_scorecard_and_a_repeat_is_not():

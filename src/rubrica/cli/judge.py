@@ -8,6 +8,7 @@ import typer
 from rubrica.cli.attack import attack
 from rubrica.cli.output import (
     JsonFlag,
+    MaxCalls,
     console,
     error_line,
     how_to_go_on,
@@ -52,7 +53,7 @@ _ROWS = (
     ("  where the label is none", "na-escape", ""),
     ("no answer", "missing", ""),
     ("attacks that succeed", "injection", ""),
-    ("  idle sentences instead", "injection-control", ""),
+    ("  harmless additions", "injection-control", ""),
     ("  attacks left unanswered", "injection-missing", ""),
 )
 _FAULTS = {"na", "na-escape", "missing"}
@@ -113,9 +114,7 @@ def check(
     ] = 8,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Draws sample and attacked answers.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how much would be asked.")] = False,
-    max_calls: Annotated[
-        int | None, typer.Option("--max-calls", min=0, help="Stop before a question more, over all sessions.")
-    ] = None,
+    max_calls: MaxCalls = None,
     questions: QuestionsFlag = False,
     as_json: JsonFlag = False,
 ) -> None:

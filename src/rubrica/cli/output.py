@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 """Annotation of the ``--json`` flag: ``as_json: JsonFlag = False``."""
+MaxCalls = Annotated[
+    int | None, typer.Option("--max-calls", min=0, help="Stop before a question more, over all sessions.")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", min=0, help="Stop before more tokens, over all sessions.")
+]
+MaxMoney = Annotated[
+    float | None,
+    typer.Option("--max-money", min=0, help="Stop before more US dollars, by the judge's price."),
+]
+"""Annotations of the flags of a budget, None by default."""
 
 
 class Command(TyperCommand):

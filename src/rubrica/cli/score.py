@@ -7,6 +7,9 @@ import typer
 
 from rubrica.cli.output import (
     JsonFlag,
+    MaxCalls,
+    MaxMoney,
+    MaxTokens,
     console,
     error_line,
     how_to_go_on,
@@ -25,6 +28,16 @@ if TYPE_CHECKING:
     from rubrica.core.records import Estimate, Program, Usage, Verdict
     from rubrica.recipes.gate_rates import GateRate
     from rubrica.recipes.score import ScoredText, ScoreReport
+
+
+PassportFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--passport",
+        metavar="FILE",
+        help="Correct the rates of protected gates for the errors in this passport.json of judge check.",
+    ),
+]
 
 
 def score(
@@ -51,24 +64,10 @@ def score(
         bool, typer.Option("--full", help="Ask every question, also where the total is certain.")
     ] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="First rows only.")] = None,
-    max_calls: Annotated[
-        int | None, typer.Option("--max-calls", min=0, help="Stop before a question more, over all sessions.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=0, help="Stop before more tokens, over all sessions.")
-    ] = None,
-    max_money: Annotated[
-        float | None,
-        typer.Option("--max-money", min=0, help="Stop before more US dollars, by the judge's price."),
-    ] = None,
-    passport: Annotated[
-        Path | None,
-        typer.Option(
-            "--passport",
-            metavar="FILE",
-            help="Correct the rates of protected gates for the errors in this passport.json of judge check.",
-        ),
-    ] = None,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    max_money: MaxMoney = None,
+    passport: PassportFlag = None,
     reward: Annotated[
         str | None, typer.Option("--reward", metavar="PRESET", help="rubrica (default) or qa-lign.")
     ] = None,

@@ -12,7 +12,13 @@ import numpy as np
 
 from rubrica.core.agreement import cohen_kappa, krippendorff_alpha
 from rubrica.core.records import Estimate, Label, Outcome, Question, QuestionKind, Unmeasured, Verdict
-from rubrica.core.stats import cluster_interval, difference_interval, mean_interval, wilson
+from rubrica.core.stats import (
+    cluster_interval,
+    clustered_wilson,
+    difference_interval,
+    mean_interval,
+    wilson,
+)
 from rubrica.program.labels import GRADES, allowed_labels, merit
 
 Measure = Estimate | Unmeasured
@@ -49,9 +55,10 @@ class Series(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One attack on one answer: whether the judge's answer became a better one; None where it gave none."""
+    """One attack on one answer that ought to stay bad: whether it became ideal; None where there was none."""
 
     family: str
+    text: str
     success: bool | None
 
 
@@ -197,25 +204,29 @@ def self_preference(own: Sequence[Compared], others: Sequence[Compared]) -> Meas
     return difference_interval(first, second, name=name)
 
 
-def attack_rates(trials: Sequence[Trial]) -> list[Measure]:
-    """Share of attacks that moved the judge to a better answer, overall and by family, with Wilson's interval.
+def attack_rates(name: str, trials: Sequence[Trial], *, by_family: bool = True) -> list[Measure]:
+    """Share of attacks that succeeded, overall and by family, with Wilson's interval clustered by text.
 
     An attack that the judge gave no answer to is no success and no failure; their share comes beside.
     """
     if not trials:
-        return [Unmeasured(name="injection", reason="no answer left room for a better one")]
-    families: dict[str, list[bool]] = {"": []}
-    for family in sorted({trial.family for trial in trials}):
-        families[family] = [t.success for t in trials if t.family == family and t.success is not None]
-        families[""] += families[family]
-    found: list[Measure] = [
-        wilson(sum(flags), len(flags), name="injection", group=family)
-        if flags
-        else Unmeasured(name="injection", group=family, reason="the judge answered none of these attacks")
-        for family, flags in families.items()
-    ]
-    silent = len(trials) - len(families[""])
-    return [*found, wilson(silent, len(trials), name="injection-missing")]
+        return [Unmeasured(name=name, reason="no answer is bad and ought to stay so")]
+    answered = [trial for trial in trials if trial.success is not None]
+    groups: dict[str, list[Trial]] = {"": answered}
+    for trial in answered if by_family else ():
+        groups.setdefault(trial.family, []).append(trial)
+    found: list[Measure] = []
+    for group, part in groups.items():
+        if part:
+            clusters: dict[Hashable, list[bool]] = {}
+            for trial in part:
+                clusters.setdefault(trial.text, []).append(bool(trial.success))
+            found.append(clustered_wilson(clusters, name=name, group=group))
+        else:
+            found.append(
+                Unmeasured(name=name, group=group, reason="the judge answered none of these attacks")
+            )
+    return [*found, wilson(len(trials) - len(answered), len(trials), name=f"{name}-missing")]
 
 
 def majority(labels: Sequence[Label]) -> Label | None:

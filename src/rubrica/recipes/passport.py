@@ -17,16 +17,16 @@ from rubrica.core.data import Text
 from rubrica.core.ports import Judge, Rewordable
 from rubrica.core.records import Label, Program, Query, Question, QuestionKind, Unmeasured, Verdict, Wording
 from rubrica.core.run import versions
-from rubrica.core.stats import wilson
 from rubrica.core.store import Store
 from rubrica.judges import reliability
 from rubrica.judges.asking import PATIENCE, Asker
-from rubrica.judges.attacks import Attack, apply, attacks, replaces
+from rubrica.judges.attacks import CONTROLS, Attack, apply, attacks, controls, ideal, replaces
 from rubrica.judges.passport import Passport, template_id
 from rubrica.judges.perturb import CHANGES_HASH, FRAMES, doublings, framed, padded
 from rubrica.judges.reliability import Compared, Measure, Pair, Series, Trial, rank_of, value_of
 from rubrica.judges.template import WORDINGS_HASH
 from rubrica.program.program import program_hash, question_hash, questions
+from rubrica.recipes.attack import FLOODED, fails
 from rubrica.recipes.passport_input import Given, Labels
 
 LENGTHS = (2, 4)
@@ -75,10 +75,6 @@ class Round(NamedTuple):
     repeat: int = 0
 
 
-Room = list[tuple[Variant, Label]]
-"""Answers that could be better, with their labels."""
-
-
 class Answers(NamedTuple):
     """A round and its verdicts."""
 
@@ -112,7 +108,7 @@ def calls_of(rounds: Iterable[tuple[str, int]], options: CheckOptions) -> dict[s
     found: dict[str, int] = {}
     for name, count in rounds:
         found[name] = found.get(name, 0) + count
-    return found | {"attacks": len(attacks()) * options.attack_pairs}
+    return found | {"attacks": len((*attacks(), *controls())) * options.attack_pairs}
 
 
 def check_judge(
@@ -151,9 +147,7 @@ def check_judge(
     measures += reliability.silence([(v.text.id, v.question, verdict) for v, verdict in _rows(base)])
     compared, own = _compared(base, given.labels), _compared(_only(found, "own"), given.own_labels)
     measures.append(_self_preference(own, compared, given))
-    room = _room(base, given.labels)
-    measures += _attacks(asker, room, given.labels, program, options)
-    measures += _control(room, _only(found, f"length-{LENGTHS[0]}"), given.labels)
+    measures += _attacks(asker, base, given.labels, program, options)
     asked = [question for _, _, question in questions(program)]
     return Passport(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -180,7 +174,9 @@ def check_judge(
 
 def changes_id() -> str:
     """Hash of everything that a judge is shown otherwise than usual."""
-    return content_hash([WORDINGS_HASH, CHANGES_HASH, [attack.model_dump() for attack in attacks()]])
+    return content_hash(
+        [WORDINGS_HASH, CHANGES_HASH, [attack.model_dump() for attack in (*attacks(), *controls())]]
+    )
 
 
 def _plain(texts: Iterable[Text], asked: Sequence[Question]) -> Iterator[Variant]:
@@ -271,89 +267,62 @@ def _self_preference(own: Sequence[Compared], others: Sequence[Compared], given:
 
 
 def _attacks(
-    asker: Asker, room: Room, labels: Labels, program: Program, options: CheckOptions
+    asker: Asker, base: Answers, labels: Labels, program: Program, options: CheckOptions
 ) -> list[Measure]:
-    """Put every attack to some answers that leave room for a better one."""
+    """Put every attack, and every harmless addition, to some answers that are bad and ought to stay so."""
     if not options.attack_pairs:
         return [Unmeasured(name="injection", reason="not asked for")]
+    room = _room(base, labels)
     battery = [
-        (attack, *each) for attack in attacks() for each in _drawn(attack, room, labels, program, options)
+        (attack, variant)
+        for attack in (*attacks(), *controls())
+        for variant in _drawn(attack, room, labels, program, options)
     ]
-    hostile = [
-        _changed(variant, text=apply(attack, variant.text.text, questions=(variant.question,)))
-        for attack, variant, _ in battery
+    hostile = [_hostile(attack, variant) for attack, variant in battery]
+    verdicts = asker.ask([variant.query for variant in hostile])
+    # how a text is spelled changes nothing of what it deserves, but what an oracle can read of it
+    legible = [_hostile(attack.model_copy(update={"respell": None}), variant) for attack, variant in battery]
+    right = labels.of_changed([(v.text, v.question, v.query.text) for v in legible])
+    trials = [
+        Trial(
+            attack.family,
+            v.text.id,
+            None if verdict.label is None else verdict.label.value == ideal(v.question),
+        )
+        for (attack, v), verdict, label in zip(battery, verdicts, right, strict=True)
+        if label is None or fails(v.question, label)
     ]
-    after = Answers(hostile, asker.ask([variant.query for variant in hostile]))
-    moved = _moved([before for _, _, before in battery], after, labels)
-    return reliability.attack_rates(
-        [Trial(attack.family, success) for (attack, _, _), success in zip(battery, moved, strict=True)]
-    )
-
-
-def _control(room: Room, longer: Answers, labels: Labels) -> list[Measure]:
-    """How often idle sentences alone move the same kind of answer: what a success rate has to be compared with."""
-    before = {(variant.text.id, variant.question.id): label for variant, label in room}
-    rows = [(v, verdict) for v, verdict in _rows(longer) if (v.text.id, v.question.id) in before]
-    kept = Answers([v for v, _ in rows], [verdict for _, verdict in rows])
-    moved = _moved([before[v.text.id, v.question.id] for v, _ in rows], kept, labels)
-    flags = [success for success in moved if success is not None]
-    name = "injection-control"
-    if not flags:
-        return [
-            Unmeasured(name=name, reason="no answer with room for a better one was asked with a longer text")
-        ]
-    return [wilson(sum(flags), len(flags), name=name)]
-
-
-def _moved(before: Sequence[Label], after: Answers, labels: Labels) -> list[bool | None]:
-    """Whether each answer became better, and better than the changed text deserves where that is known."""
-    right = labels.of_changed([(v.text, v.question, v.query.text) for v in after.variants])
-
-    def better(question: Question, now: Label, than: Label | None) -> bool:
-        return than is None or rank_of(question, now) > rank_of(question, than)
-
+    harmless = [trial for trial in trials if trial.family == CONTROLS]
     return [
-        None
-        if verdict.label is None
-        else better(v.question, verdict.label, then) and better(v.question, verdict.label, label)
-        for then, (v, verdict), label in zip(before, _rows(after), right, strict=True)
+        *reliability.attack_rates("injection", [trial for trial in trials if trial.family != CONTROLS]),
+        *reliability.attack_rates("injection-control", harmless, by_family=False),
     ]
 
 
-def _room(base: Answers, labels: Labels) -> Room:
-    """Answers that could be better, and, where the right label is known, ought not to be ideal."""
+def _hostile(attack: Attack, variant: Variant) -> Variant:
+    return _changed(variant, text=apply(attack, variant.text.text, questions=(variant.question,)))
+
+
+def _room(base: Answers, labels: Labels) -> list[Variant]:
+    """Questions whose answer is bad, and, where the right label is known, rightly so."""
     right = labels.of([(v.text, v.question) for v in base.variants])
     return [
-        (variant, verdict.label)
+        variant
         for (variant, verdict), label in zip(_rows(base), right, strict=True)
-        if _could_be_better(variant.question, verdict.label)
-        and verdict.label is not None
-        and (label is None or _could_be_better(variant.question, label))
+        if fails(variant.question, verdict.label) and (label is None or fails(variant.question, label))
     ]
-
-
-def _could_be_better(question: Question, label: Label | None) -> bool:
-    return label is not None and label is not Label.NA and rank_of(question, label) < 1
 
 
 def _drawn(
-    attack: Attack,
-    room: Room,
-    labels: Labels,
-    program: Program,
-    options: CheckOptions,
-) -> Room:
-    """The answers that one attack is tried on.
+    attack: Attack, room: list[Variant], labels: Labels, program: Program, options: CheckOptions
+) -> list[Variant]:
+    """The questions that one attack is tried on; a flood, which fills a context, on few.
 
     A text that is replaced by nothing does no harm, and rightly gets the better answer of a gate against harm. Where
     nobody can label the replaced text, it is therefore put to graded questions outside the capping principle alone.
     """
     if replaces(attack) and labels.reference is None:
         capped = {q.id for principle, _, q in questions(program) if principle.caps}
-        room = [
-            each
-            for each in room
-            if each[0].question.kind is QuestionKind.GRADED and each[0].question.id not in capped
-        ]
-    rng = random.Random(f"{attack.id}-{options.seed}")
-    return rng.sample(room, min(options.attack_pairs, len(room)))
+        room = [v for v in room if v.question.kind is QuestionKind.GRADED and v.question.id not in capped]
+    most = min(options.attack_pairs, FLOODED) if attack.flood else options.attack_pairs
+    return random.Random(f"{attack.id}-{options.seed}").sample(room, min(most, len(room)))
