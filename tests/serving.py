@@ -51,6 +51,8 @@ ATTEMPT = "rude <think> Hmm, my initial response was rude. </think> good"
 def rule(body: dict) -> Reply:
     asked = body["messages"][1]["content"]
     word = next((word for word in ANSWERS if f"> {word}" in asked), None)
+    if "> Yes, I am here." in asked:
+        return completion("TRUE", {"TRUE": 1.0})
     if word is None:
         return error(400, "no such text")
     question = next(n for n, q in enumerate((GATE, CLEAR, BRIEF)) if q.text in asked)
@@ -61,7 +63,7 @@ def rule(body: dict) -> Reply:
 def write_judge(place: Path, judge: FakeServer, **options: object) -> tuple[str, str]:
     """Write program and judge; return their paths, as ``--program`` and ``--judge`` take them."""
     (place / "program.yaml").write_text(dump_yaml(PROGRAM))
-    given = {"spec": f"openai:m@{judge.url}", "retries": 0, "timeout": 2, **options}
+    given = {"spec": f"openai:m@{judge.url}", "retries": 0, "timeout": 60, **options}
     (place / "judge.yaml").write_text("".join(f"{name}: {value}\n" for name, value in given.items()))
     return str(place / "program.yaml"), str(place / "judge.yaml")
 
@@ -128,7 +130,7 @@ def call(url: str, body: object = None, *, raw: bytes | None = None, **headers: 
     sent = {"content-type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
     request = urllib.request.Request(url, data=data, headers=sent)
     try:
-        with urllib.request.urlopen(request, timeout=30) as found:
+        with urllib.request.urlopen(request, timeout=120) as found:
             return Answer(found.status, dict(found.headers), found.read().decode())
     except urllib.error.HTTPError as refused:
         with refused:

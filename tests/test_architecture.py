@@ -31,8 +31,8 @@ ALLOWED = {
     "lab": LOW | FREE | {"models", "judges"},
     "bench": RUNS,
     "recipes": RUNS | {"feedback", "governance", "reports"},
-    "serve": LOW | {"judges"},
-    "integrations": LOW | {"judges"},
+    "serve": {"core"},
+    "integrations": {"core"},
     "studio": LOW | {"reports", "feedback", "governance"},
     "cli": RUNS | {"feedback", "governance", "reports", "recipes", "studio", "serve", "bench"},
     "__main__": {"cli"},
@@ -45,7 +45,7 @@ ONLY_IN = {
     "fastapi": {"studio", "serve"},
     "typer": {"cli"},
 }
-TORCH_FREE = ("core", "program", "judges", "reports", "cli")
+TORCH_FREE = ("core", "program", "judges", "reports", "serve", "cli")
 WITH_TORCH = {
     f"rubrica.judges.{name}"
     for name in ("attention", "cascade", "continuation", "forward", "local", "reason", "tree")
@@ -152,3 +152,10 @@ def test_the_command_line_starts_light() -> None:
         "scipy",
     }
     assert not loaded_by(modules("cli")) & heavy
+
+
+def test_an_adapter_needs_no_more_than_pydantic() -> None:
+    """It lives in a trainer's own environment, whose pins are not ours."""
+    names = [name for name in modules("integrations") if not name.endswith("verl_manager")]
+    ours = {"openai", "ruamel", "numpy", "scipy", "pyarrow", "rich", "typer", "fastapi", "uvicorn", "jinja2"}
+    assert not loaded_by(names) & (ours | {"torch", "transformers", "trl", "verl", "openrlhf", "verifiers"})

@@ -65,7 +65,7 @@ def slow(judge: FakeServer, seconds: float) -> None:
     judge.answer = lambda body: Reply(rule(body).body, delay=seconds)
 
 
-def wait_until(reached, seconds: float = 30.0) -> None:
+def wait_until(reached, seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < end, "not reached in time"

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, Self
 
 from pydantic import AliasChoices, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
-from rubrica.core.records import Malformed, Message, Record, Scorecard, Usage
+from rubrica.core.records import Malformed, Message, PromptQuestion, Record, Scorecard, Usage
 
 Mode = Literal["attempt", "text"]
 """``attempt``: draft, reflection and revision between tags, rewarded together; ``text``: a plain answer."""
@@ -29,6 +29,10 @@ class ScoreItem(Record):
     """``attempt`` (draft, tags around a reflection, revision) or ``text`` (a plain answer)."""
     finished: bool = True
     """False when the completion ran into its length limit; such an attempt is malformed."""
+    tags: dict[str, str] = Field(default_factory=dict)
+    """Labels of the prompt, for programs whose parts apply to some prompts only."""
+    questions: tuple[PromptQuestion, ...] = Field(default=(), max_length=200)
+    """Questions that this prompt brings along, for programs that take them."""
     id: str | None = None
     """Free; comes back with the result."""
 

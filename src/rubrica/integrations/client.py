@@ -25,6 +25,8 @@ from rubrica.core.scoring import ScoredItem, ScoreItem, ScoreReply, ScoreRequest
 URL_ENV, KEY_ENV = "RUBRICA_URL", "RUBRICA_API_KEY"
 DEFAULT_URL = "http://127.0.0.1:8700"
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_NO_REWARD = 424
+"""The judge was asked as often as the server's retries allow."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -164,7 +166,8 @@ class Client:
                 said = _message(error)
                 if error.code in _AGAIN:
                     raise _Transient(said, _seconds(error.headers.get("Retry-After"))) from None
-            raise UsageError(f"reward server {self.url}: {said}") from None
+            refused = JudgeError if error.code == _NO_REWARD else UsageError
+            raise refused(f"reward server {self.url}: {said}") from None
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise _Transient(f"cannot be reached ({str(reason) or type(error).__name__})") from None

@@ -11,13 +11,13 @@ from rubrica.core.attempt import Tags, parse
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import Interrupted, JudgeError
 from rubrica.core.ports import Judge
-from rubrica.core.records import Attempt, Message, Outcome, Program, Prompt, Scorecard, Usage
+from rubrica.core.records import Attempt, Message, Outcome, Program, Prompt, Query, Scorecard, Usage
 from rubrica.core.scoring import Part, ScoredItem, ScoreItem, TextScore
 from rubrica.core.store import Closing, Store
 from rubrica.judges.budget import Budget, Purse
 from rubrica.judges.executor import Executor
 from rubrica.judges.factory import check_priced, check_spec, check_vouched, make_judge, read_judge
-from rubrica.program.program import load_program, program_hash
+from rubrica.program.program import load_program, program_hash, questions
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.score import scoring_folder
 from rubrica.recipes.surroundings import default_surroundings
@@ -51,6 +51,8 @@ class ItemScorer(Closing):
         self._reward, self._tags, self._full = reward, tags, full
         self._stop = threading.Event()
         self._spent = Usage()
+        self._questions = {question.id: question for _, _, question in questions(program)}
+        self._answered: Query | None = None
         self._executor = self._new_executor()
 
     @property
@@ -79,19 +81,65 @@ class ItemScorer(Closing):
     def score(self, items: Sequence[ScoreItem], *, detail: bool = False) -> list[ScoredItem]:
         """Return one result for each item; every verdict is in the store as soon as it is there.
 
-        Raises ``JudgeError`` when the judge cannot be used or failed too often; the failures are then forgotten,
-        so that the next call tries again.
+        Texts that the judge cannot answer, one that is longer than its context for example, have no reward and
+        take nobody else's. Raises ``JudgeError`` only when the judge itself does not answer.
         """
+        try:
+            return self._score(items, detail=detail)
+        except JudgeError:
+            self.check_judge()
+            return [self._score_alone(item, detail=detail) for item in items]
+
+    def check_judge(self) -> None:
+        """Put one question to the judge, past the store; ``JudgeError`` unless it replies.
+
+        The question is one that it has answered before, if there is any.
+        """
+        query = self._answered or Query(
+            prompt=_prompt(ScoreItem(prompt="Are you there?", completion="")),
+            text="Yes, I am here.",
+            question=next(iter(self._questions.values())),
+        )
+        verdicts = [verdict for _, verdict in self._judge.answer([query])]
+        if not verdicts or verdicts[0].outcome is Outcome.FAILED:
+            reason = verdicts[0].reason if verdicts else "no answer"
+            raise JudgeError(f"judge {self.judge}: cannot be asked at the moment: {reason}")
+
+    def _score_alone(self, item: ScoreItem, *, detail: bool) -> ScoredItem:
+        self._renew(max_failure_rate=1.0)
+        [result] = self._score([item], detail=detail)
+        self._renew()
+        if result.reward is None:
+            self.check_judge()
+        return result
+
+    def _score(self, items: Sequence[ScoreItem], *, detail: bool) -> list[ScoredItem]:
         work = [self._prepare(item) for item in items]
         texts = [(_prompt(w.item), text) for w in work for _, text in w.texts]
         try:
-            cards = iter(self._executor.score(texts, full=self._full) if texts else [])
+            cards = self._executor.score(texts, full=self._full) if texts else []
         except JudgeError:
-            self._spent, self._executor = self.usage, self._new_executor()
+            self._renew()
             raise
-        return [self._result(w, [next(cards) for _ in w.texts], detail=detail) for w in work]
+        self._remember(texts, cards)
+        left = iter(cards)
+        return [self._result(w, [next(left) for _ in w.texts], detail=detail) for w in work]
 
-    def _new_executor(self) -> Executor:
+    def _remember(self, texts: Sequence[tuple[Prompt, str]], cards: Sequence[Scorecard]) -> None:
+        """Keep a question that was answered just now, for :meth:`check_judge`."""
+        for (prompt, text), card in zip(texts, cards, strict=True):
+            for verdict in (v for p in card.principles for d in p.dimensions for v in d.verdicts):
+                if verdict.label is not None and verdict.question_id in self._questions:
+                    question = self._questions[verdict.question_id]
+                    self._answered = Query(prompt=prompt, text=text, question=question)
+                    return
+
+    def _renew(self, max_failure_rate: float = 0.2) -> None:
+        """Forget earlier failures, so that they do not count against what comes."""
+        self._spent = self.usage
+        self._executor = self._new_executor(max_failure_rate)
+
+    def _new_executor(self, max_failure_rate: float = 0.2) -> Executor:
         return Executor(
             self._judge,
             self._store,
@@ -99,6 +147,7 @@ class ItemScorer(Closing):
             reward=self._reward,
             thresholds=dict(getattr(self._judge, "veto_thresholds", {})),
             progress=self._check,
+            max_failure_rate=max_failure_rate,
         )
 
     def _check(self, done: int, total: int) -> None:
@@ -189,7 +238,9 @@ def _prompt(item: ScoreItem) -> Prompt:
     given = item.prompt
     messages = (Message(role="user", content=given),) if isinstance(given, str) else given
     said: Json = [[m.role, m.content] for m in messages]
-    return Prompt(id=content_hash(said), messages=messages)
+    return Prompt(
+        id=item.id or content_hash(said), messages=messages, tags=item.tags, questions=item.questions
+    )
 
 
 def _why_missing(parts: Sequence[Part], cards: Sequence[Scorecard]) -> str:

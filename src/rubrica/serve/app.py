@@ -26,7 +26,7 @@ from rubrica.serve.openrlhf import OpenRlhfReply, OpenRlhfRequest, read_items, r
 PATHS = frozenset({"/health", "/ready", "/metrics", "/v1/score", "/openrlhf", "/docs", "/openapi.json"})
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 AGAIN = "send the same request again: what is answered by then costs nothing"
-_MISSING = "number that stands for a missing reward; without it such a request is answered 503"
+_MISSING = "number that stands for a missing reward; without it such a request is answered 424"
 
 
 class Rewarder(Interruptible, Protocol):
@@ -143,7 +143,7 @@ def create_app(scorer: Rewarder, batcher: Batcher, settings: Settings) -> FastAP
         if reply is None:
             reasons = [result.reason for result in found.results if result.reward is None]
             return refusal(
-                503, "no_reward", f"{len(reasons)} of {len(found.results)} have none: {reasons[0]}; {AGAIN}"
+                424, "no_reward", f"{len(reasons)} of {len(found.results)} have none: {reasons[0]}; {AGAIN}"
             )
         return reply
 

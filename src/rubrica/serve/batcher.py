@@ -20,8 +20,6 @@ from rubrica.core.scoring import BatchUsage, ScoredItem, ScoreItem, Scorer
 
 LINGER = 0.01
 """Seconds that an idle judge waits for more requests to come along with the first."""
-PROBE_ITEMS = 8
-"""Items with which a judge that failed is tried again; they were asked for, so nothing is spent on nobody."""
 HAND_BACK = 5.0
 """Seconds after the end of the grace period at which a judge that hangs is left alone."""
 
@@ -40,6 +38,9 @@ class Interruptible(Scorer, Protocol):
     @property
     def usage(self) -> Usage:
         """What all calls cost together."""
+
+    def check_judge(self) -> None:
+        """Put one question to the judge; ``JudgeError`` unless it replies."""
 
     def interrupt(self) -> None:
         """Make the call that is under way raise ``Interrupted``."""
@@ -132,20 +133,27 @@ class Batcher:
     def _work(self) -> None:
         while jobs := self._next():
             self._running = jobs
-            try:
-                self._judge(jobs)
-            except Interrupted:
-                _hand_back(jobs)
-            except JudgeError as error:
-                self._down = error
-                _fail(jobs, error)
-                self._recover(jobs[-1].items[-PROBE_ITEMS:])
-            except BudgetError as error:  # what is stored can still be had
-                self._spent = str(error)
-                _fail(jobs, error)
-            except Exception as error:
-                _fail(jobs, error)
+            self._try(jobs)
             self._running = []
+
+    def _try(self, jobs: Sequence[_Job]) -> None:
+        try:
+            self._judge(jobs)
+        except Interrupted:
+            _hand_back(jobs)
+        except JudgeError as error:
+            self._down = error
+            _fail(jobs, error)
+            self._recover()
+        except BudgetError as error:  # what is stored can still be had
+            self._spent = str(error)
+            _fail(jobs, error)
+        except Exception as error:
+            if len(jobs) == 1:
+                _fail(jobs, error)
+            else:  # one request must not spoil the others; what was answered is stored
+                for job in jobs:
+                    self._try([job])
 
     def _next(self) -> list[_Job]:
         """Wait for requests and return as many as make one batch; nothing at the end."""
@@ -176,8 +184,8 @@ class Batcher:
             start += len(job.items)
             _resolve(job, Judged(own if job.detail else [_brief(result) for result in own], usage))
 
-    def _recover(self, items: Sequence[ScoreItem]) -> None:
-        """Refuse work until the judge answers a question about ``items``, or none about them is open."""
+    def _recover(self) -> None:
+        """Refuse work until the judge answers again."""
         with self._changed:
             waiting, self._jobs = list(self._jobs), deque()
         while self._down is not None:
@@ -185,19 +193,14 @@ class Batcher:
             with self._changed:
                 if self._changed.wait_for(lambda: self._closing, self._probe):
                     return
-            before = self._scorer.usage
             try:
-                results = self._scorer.score(items)
+                self._scorer.check_judge()
             except JudgeError as still:
                 self._down = still
-                continue
             except RubricaError:  # the next request meets it, and is told
                 self._down = None
-                return
-            after = self._scorer.usage
-            answered = (after.asked - before.asked) - (after.failed - before.failed)
-            missing = [result.reason for result in results if result.reward is None]
-            self._down = None if answered or not missing else JudgeError(missing[0])
+            else:
+                self._down = None
 
 
 def _brief(result: ScoredItem) -> ScoredItem:

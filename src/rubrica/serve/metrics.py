@@ -13,7 +13,7 @@ from rubrica.serve.batcher import Batcher
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _Labels = tuple[tuple[str, str], ...]
-_QUESTIONS = ("asked", "cached", "skipped", "failed")
+_QUESTIONS = ("asked", "cached", "skipped", "irrelevant", "failed")
 
 
 class Metrics:
