@@ -140,6 +140,27 @@ def test_the_command_writes_and_prints_the_same(tmp_path):
     assert "27 attacks on 2 texts" in shown.stdout and "0 could be confused" in shown.stdout
 
 
+def test_a_dry_run_tells_what_would_be_asked(tmp_path):
+    command = ["--judge", "lab-oracle", "--input", "lab", "--limit", "2", "--out", str(tmp_path / "o")]
+    command += ["--family", "keys"]
+    planned = json.loads(tried(*command, "--dry-run", "--json").stdout)
+    keys = sum(attack.family == "keys" for attack in attacks())
+    assert planned["questions"] == 2 * (1 + len(controls()) + keys) * len(QUESTIONS) and planned["tokens"] > 0
+    assert not (tmp_path / "o").exists()
+    assert "questions, about" in tried(*command, "--dry-run").stdout
+
+
+def test_a_cap_pauses_and_raising_it_goes_on(tmp_path):
+    command = ["--judge", "lab-oracle", "--input", "lab", "--limit", "1", "--out", str(tmp_path)]
+    command += ["--family", "chains"]
+    stopped = tried(*command, "--max-calls", "50")
+    assert stopped.exit_code == 1 and not (tmp_path / "attacks.json").exists()
+    done = tried(*command, "--max-calls", "5000", "--json")
+    assert done.exit_code == 0
+    usage = json.loads(done.stdout)["usage"]
+    assert usage["asked"] + usage["cached"] == 12 * len(QUESTIONS) and usage["cached"] >= 50
+
+
 def test_a_rendering_that_can_be_confused_is_exit_code_1(tmp_path, monkeypatch):
     monkeypatch.setattr(hostile, "_broken", lambda text: text)
     hostile.quote.cache_clear()

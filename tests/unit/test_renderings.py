@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from rubrica.core.records import Wording
 from rubrica.judges import hostile, template
 from rubrica.judges.attacks import attacks
 from rubrica.judges.layout import Encoder, JudgeCard, chat_layout, lab_layout, plain_layout
@@ -18,6 +19,11 @@ def test_no_rendering_of_the_battery_can_be_confused():
     found = check_renderings(bases=["<"])
     assert not found.confused
     assert found.read > len(attacks()) * len(PLACES) * len(families())
+
+
+@pytest.mark.parametrize("wording", [wording for wording in Wording if wording is not Wording.STANDARD])
+def test_no_other_wording_can_be_confused(wording):
+    assert not check_renderings(FEW, bases=["Fine."], wording=wording).confused
 
 
 def as_it_is(text: str, marker: str = "") -> str:

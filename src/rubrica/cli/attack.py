@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rubrica.core.records import Estimate
     from rubrica.judges.attacks import Attack
     from rubrica.judges.renderings import Renderings, Tokenized
-    from rubrica.recipes.attack import AttackReport
+    from rubrica.recipes.attack import AttackReport, Plan
 
 LAB = "lab"
 TEXTS = 40
@@ -50,6 +50,10 @@ def attack(
         list[str] | None, typer.Option("--family", help="Attacks of this family only; may be repeated.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="First texts only.")] = TEXTS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how much would be asked.")] = False,
+    max_calls: Annotated[
+        int | None, typer.Option("--max-calls", min=0, help="Stop before a question more, over all sessions.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Try hostile texts on a judge: how often do they move its answers? Run it again to go on.
@@ -58,10 +62,11 @@ def attack(
     """
     from rubrica.core.run import write_json, write_jsonl
     from rubrica.core.store import Store
-    from rubrica.judges.factory import check_spec, make_judge, read_judge
+    from rubrica.judges.budget import Budget, Purse
+    from rubrica.judges.factory import check_spec, make_judge, metered, read_judge
     from rubrica.judges.renderings import check_renderings
     from rubrica.program.program import load_program
-    from rubrica.recipes.attack import attack_judge
+    from rubrica.recipes.attack import attack_judge, plan
     from rubrica.recipes.score import scoring_folder
     from rubrica.recipes.surroundings import default_surroundings
 
@@ -69,10 +74,14 @@ def attack(
     builtin = dict(default_surroundings().judges)
     check_spec(config, builtin)
     battery, texts = _battery(family or []), _texts(source, limit)
+    if dry_run:
+        _show_plan(plan(texts, loaded, battery), len(texts), as_json=as_json)
+        return
     reference = builtin["lab-oracle"]() if source == LAB and loaded.name == LAB else None
     with Store(scoring_folder(out) / "store.sqlite") as store:
-        asked = make_judge(config, secret=store.secret, builtin=builtin)
-        renderings = check_renderings(battery, secret=store.secret, judge=_tokenized(asked))
+        opened = make_judge(config, secret=store.secret, builtin=builtin)
+        renderings = check_renderings(battery, secret=store.secret, judge=_tokenized(opened))
+        asked = metered(opened, config, Purse(Budget(calls=max_calls), store, prefix="--max-"))
         with how_to_go_on(f"answers so far are in {store.path}"), progress_bar("questions") as progress:
             report, successes = attack_judge(
                 texts,
@@ -128,6 +137,16 @@ def _tokenized(judge: "Judge") -> "Tokenized | None":
     from rubrica.judges.renderings import Tokenized
 
     return judge if isinstance(judge, Tokenized) else None
+
+
+def _show_plan(planned: "Plan", texts: int, *, as_json: bool) -> None:
+    if as_json:
+        print_json(planned._asdict() | {"texts": texts})
+        return
+    said = (
+        f"{plural(texts, 'text')}: at most {planned.questions:,} questions, about {planned.tokens:,} tokens"
+    )
+    console().print(f"{said} without the judge's instruction", soft_wrap=True)
 
 
 def _show(report: "AttackReport", renderings: "Renderings", out: Path) -> None:

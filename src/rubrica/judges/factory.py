@@ -132,8 +132,11 @@ def make_judge(
     if isinstance(config, str):
         config = JudgeConfig(spec=config)
     judge = _open(config, secret, builtin)
-    if purse is None:
-        return judge
+    return judge if purse is None else metered(judge, config, purse)
+
+
+def metered(judge: Judge, config: JudgeConfig, purse: Purse) -> Judge:
+    """Return ``judge``, all of whose questions go through ``purse``."""
     room = config.max_tokens if config.mode == "reason" else LABEL_TOKENS
     return purse.meter(judge, config.price, room)
 

@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
 from rubrica.core.config import Config, read_yaml, validate
-from rubrica.core.records import Message, Prompt, Query, Question, QuestionKind, Record, Slug
+from rubrica.core.records import Message, Prompt, Query, Question, QuestionKind, Record, Slug, Wording
 from rubrica.judges.attacks import Attack, apply, attacks
 from rubrica.judges.template import chat_messages, fence_marker
 
@@ -93,6 +93,7 @@ def check_renderings(
     secret: str = "secret",
     judge: Tokenized | None = None,
     bases: Sequence[str] = BASES,
+    wording: Wording = Wording.STANDARD,
 ) -> Renderings:
     """Put every attack into every place and read what is shown; a ``judge`` adds its own tokens as a reader.
 
@@ -106,13 +107,13 @@ def check_renderings(
         found = {name: list(reader(messages)) for name, reader in readers.items()}
         return found if judge is None else found | {OWN: [*map(str, judge.control_tokens(query))]}
 
-    calm = {place: read(_query(place, CALM)) for place in PLACES}
+    calm = {place: read(_query(place, CALM, wording)) for place in PLACES}
     count, confused = 0, []
     for attack, place, base in product(attacks() if battery is None else battery, PLACES, bases):
         text = apply(attack, base, questions=[_QUESTION], marker=marker, flood=_FLOOD)
         if place == "question" and not text.strip():
             continue  # a question cannot be blank
-        for name, found in read(_query(place, text)).items():
+        for name, found in read(_query(place, text, wording)).items():
             count += 1
             if found != (expected := calm[place][name]):
                 odd = next((f for f in found if f not in expected), "another order or number")[:80]
@@ -120,7 +121,7 @@ def check_renderings(
     return Renderings(read=count, confused=tuple(confused))
 
 
-def _query(place: Place, text: str) -> Query:
+def _query(place: Place, text: str, wording: Wording) -> Query:
     """A query with ``text`` in one place and calm text in the others."""
 
     def said(role: Literal["system", "user", "assistant"], at: Place) -> Message:
@@ -132,7 +133,10 @@ def _query(place: Place, text: str) -> Query:
         turns = (*earlier, said("assistant", "assistant-turn"), *turns)
     question = _QUESTION.model_copy(update={"text": text if place == "question" else CALM})
     return Query(
-        prompt=Prompt(id="p", messages=turns), text=text if place == "answer" else CALM, question=question
+        prompt=Prompt(id="p", messages=turns),
+        text=text if place == "answer" else CALM,
+        question=question,
+        wording=wording,
     )
 
 

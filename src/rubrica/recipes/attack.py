@@ -116,6 +116,38 @@ def attack_judge(
     return run.report(), run.successes
 
 
+class Plan(NamedTuple):
+    """What a battery will ask at most, without what the store knows."""
+
+    questions: int
+    tokens: int
+    """A quarter of the letters of prompts, texts and questions; a judge's instruction comes on top."""
+
+
+def plan(texts: Sequence[Text], program: Program, battery: Sequence[Attack]) -> Plan:
+    """Count what :func:`attack_judge` asks."""
+    count = letters = 0
+    rows = [(text, text.text) for text in texts]
+    for attack in (*controls(), *battery):
+        targets = _targets(attack, texts)
+        rows += [(text, apply(attack, text.text, questions=_asked(program, text))) for text in targets]
+    for text, said in rows:
+        asked = _asked(program, text)
+        shared = len(said) + sum(len(turn.content) for turn in text.prompt.messages)
+        count += len(asked)
+        letters += len(asked) * shared + sum(len(question.text) for question in asked)
+    return Plan(count, letters // 4)
+
+
+def _targets(attack: Attack, texts: Sequence[Text]) -> Sequence[Text]:
+    return texts[:FLOODED] if attack.flood else texts
+
+
+def _asked(program: Program, text: Text) -> list[Question]:
+    """The program's questions and those that the prompt brings."""
+    return [question for _, _, question in questions(program_for(program, text.prompt))]
+
+
 class _Run:
     """The state of one battery."""
 
@@ -132,36 +164,30 @@ class _Run:
         self._texts, self._judge, self._store, self._program = texts, judge, store, program
         self._battery, self._reference, self._progress = battery, reference, progress
         self._veto = RewardConfig().veto(dict(getattr(judge, "veto_thresholds", {})))
-        self._done, self._total = 0, self._size()
+        self._done, self._total = 0, plan(texts, program, battery).questions
         self._unanswered, self._usage = 0, Usage()
         self.trials: list[Trial] = []
         self.successes: list[Success] = []
         self._plain = self._score([(text, text.text) for text in texts], floods=False)
 
-    def _size(self) -> int:
-        """Questions of the whole run."""
-        every = [self._texts, *map(self._targets, (*controls(), *self._battery))]
-        return sum(len(self._asked(text)) for targets in every for text in targets)
-
-    def _asked(self, text: Text) -> list[Question]:
-        """The program's questions and those that the prompt brings."""
-        return [question for _, _, question in questions(program_for(self._program, text.prompt))]
-
-    def _targets(self, attack: Attack) -> Sequence[Text]:
-        return self._texts[:FLOODED] if attack.flood else self._texts
-
     def attack(self, attack: Attack) -> None:
         """Judge the texts under one attack."""
-        targets = self._targets(attack)
-        hostile = [(t, apply(attack, t.text, questions=self._asked(t))) for t in targets]
+        targets = _targets(attack, self._texts)
+        hostile = [(t, self._changed(attack, t)) for t in targets]
         found = self._score(hostile, floods=bool(attack.flood))
         # how a text is spelled changes nothing of what it deserves, but what the reference can read of it
         legible = attack.model_copy(update={"respell": None})
-        deserved = self._deserved([(t, apply(legible, t.text, questions=self._asked(t))) for t in targets])
+        deserved = self._deserved([(t, self._changed(legible, t)) for t in targets])
         for index, text in enumerate(targets):
             plain = None if replaces(attack) else self._plain[index]
             self._questions_of(attack, text, plain, found[index], deserved[index])
             self._total_of(attack, text, plain, found[index], deserved[index])
+
+    def _asked(self, text: Text) -> list[Question]:
+        return _asked(self._program, text)
+
+    def _changed(self, attack: Attack, text: Text) -> str:
+        return apply(attack, text.text, questions=self._asked(text))
 
     def _questions_of(
         self, attack: Attack, text: Text, plain: _Judged | None, found: _Judged, deserved: _Judged | None
