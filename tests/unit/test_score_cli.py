@@ -145,12 +145,12 @@ def test_explain_shows_every_answer_of_one_text(place, fake_server, capsys):
     printed = run(place, capsys, texts("good", "rude", "lost"), "--explain", "t1")
     lines = [line.strip(" │├└─") for line in printed.splitlines()]
     assert lines == [
-        "t1  total -0.250",
-        "Manners  -0.250",
-        "Tone  -1.000",
+        "t1  total -0.250  mean",
+        "Manners  -0.250  mean",
+        "Tone  -1.000  min",
         "FALSE 1.00 Is it polite?",
         "A 1.00 How clear is it?",
-        "Length  +0.500",
+        "Length  +0.500  min",
         "B 1.00 How brief is it?",
     ]
     assert len(fake_server.requests) == 3, "only the text that was asked about is judged"

@@ -64,6 +64,7 @@ def show(program: ProgramArg, as_json: JsonFlag = False) -> None:
     from rich.text import Text
     from rich.tree import Tree
 
+    from rubrica.core.traits import traits
     from rubrica.program.program import counts, frozen_of, load_program, program_hash
 
     loaded, frozen = load_program(program), frozen_of(program)
@@ -80,6 +81,7 @@ def show(program: ProgramArg, as_json: JsonFlag = False) -> None:
             f"  version {plain(loaded.version)}: {plural(every.dimensions, 'dimension')}, "
             f"{plural(every.total, 'question')} ({plural(every.gates, 'gate')}, {every.graded} graded)"
             + (", " + " ".join(filter(None, ("frozen", frozen.at, plain(frozen.by)))) if frozen else ""),
+            (f"  {', '.join(traits(loaded, loaded))}", "dim"),
         )
     )
     for principle in loaded.principles:
@@ -88,13 +90,15 @@ def show(program: ProgramArg, as_json: JsonFlag = False) -> None:
             Text.assemble(
                 (plain(principle.title), "bold cyan"),
                 f"  {plural(count.dimensions, 'dimension')}, {plural(count.gates, 'gate')}, {count.graded} graded"
-                + (", caps the total" if principle.caps else ""),
+                + (f"  {plain(', '.join(traits(principle, loaded)))}"),
             )
         )
         for dimension in principle.dimensions:
-            leaf = branch.add(Text(plain(dimension.title), "bold"))
+            said = plain(", ".join(traits(dimension, loaded)))
+            leaf = branch.add(Text.assemble((plain(dimension.title), "bold"), (f"  {said}", "dim")))
             for question in dimension.questions:
                 kind = "gate, protected" if question.protected else question.kind.value
+                kind = ", ".join([kind, *traits(question, loaded)])
                 leaf.add(
                     Text.assemble((f"{question.id} ", "dim"), (f"[{kind}] ", "green"), plain(question.text))
                 )

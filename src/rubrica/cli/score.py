@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
     from rich.tree import Tree
 
-    from rubrica.core.records import Estimate, Program, Usage, Verdict
+    from rubrica.core.records import (
+        Dimension,
+        DimensionScore,
+        Estimate,
+        Principle,
+        PrincipleScore,
+        Program,
+        Usage,
+        Verdict,
+    )
     from rubrica.recipes.gate_rates import GateRate
     from rubrica.recipes.score import ScoredText, ScoreReport
 
@@ -188,9 +197,10 @@ def _say_what_is_missing(scored: "Sequence[ScoredText]") -> None:
     from collections import Counter
 
     from rubrica.core.records import Outcome
+    from rubrica.program.labels import verdicts_of
 
     without = [found.card for found in scored if found.card.total is None]
-    verdicts = [v for card in without for p in card.principles for d in p.dimensions for v in d.verdicts]
+    verdicts = [verdict for card in without for verdict in verdicts_of(card).values()]
     broken = (Outcome.FAILED, Outcome.UNPARSEABLE, Outcome.ABSTAINED)
     reasons = Counter(v.reason or v.outcome.value for v in verdicts if v.outcome in broken)
     why = "no question applies to them; use a program that does"
@@ -228,7 +238,9 @@ def _show_report(report: "ScoreReport", path: Path, *, as_json: bool) -> None:
     if any(gate.corrected is not None for gate in report.gates):
         _show_gates(report.gates)
     out.print(
-        f"{plural(used.asked, 'call')}, {plural(used.cached, 'answer')} from the store, {used.skipped} not needed, {used.failed} failed; "
+        f"{plural(used.asked, 'call')}, {plural(used.cached, 'answer')} from the store, {used.skipped} not needed, "
+        + (f"{used.irrelevant} of no matter to the prompt, " if used.irrelevant else "")
+        + f"{used.failed} failed; "
         f"{used.prompt_tokens + used.completion_tokens} tokens, {used.seconds:.1f} s{_at_a_time(used)}"
     )
     out.print(f"{path}", soft_wrap=True)
@@ -276,36 +288,44 @@ def _show_trees(program: "Program", scored: "Sequence[ScoredText]", *, as_json: 
 
 
 def _tree(program: "Program", found: "ScoredText") -> "Tree":
-    """The scorecard with the value at every node, and below each dimension its questions and answers."""
+    """The scorecard with op and value at every node, and below each dimension its questions and answers."""
     from rich.text import Text
     from rich.tree import Tree
 
-    from rubrica.program.program import questions
+    from rubrica.core.instance import program_for
+    from rubrica.core.traits import traits
 
-    asked = {question.id: question for _, _, question in questions(program)}
-    titles = {p.id: p.title for p in program.principles} | {
-        d.id: d.title for p in program.principles for d in p.dimensions
-    }
+    program = program_for(program, found.prompt)
     card = found.card
     veto = f", vetoed by {', '.join(card.vetoed_by)}" if card.vetoed_by else ""
     total = "no total" if card.total is None else f"total {card.total:+.3f}"
-    root = Tree(Text.assemble((plain(found.id), "bold"), f"  {total}{veto}"))
-    for principle in card.principles:
-        value = _value(principle.value, principle.known)
-        branch = root.add(Text.assemble((plain(titles[principle.id]), "bold cyan"), f"  {value}"))
-        for dimension in principle.dimensions:
-            value = _value(dimension.value, dimension.known)
-            leaf = branch.add(Text.assemble((plain(titles[dimension.id]), "bold"), f"  {value}"))
-            for verdict in dimension.verdicts:
-                text = plain(asked[verdict.question_id].text)
-                leaf.add(Text.assemble((f"{_answer(verdict)} ", "green"), text, (_why(verdict), "dim")))
+
+    def line(part: "Program | Principle | Dimension", title: str, style: str, value: str) -> Text:
+        how = plain(", ".join(traits(part, program)))
+        return Text.assemble((plain(title), style), f"  {value}", (f"  {how}", "dim"))
+
+    root = Tree(line(program, found.id, "bold", f"{total}{veto}"))
+    for principle, score in zip(program.principles, card.principles, strict=True):
+        branch = root.add(line(principle, principle.title, "bold cyan", _value(score)))
+        for dimension, below in zip(principle.dimensions, score.dimensions, strict=True):
+            leaf = branch.add(line(dimension, dimension.title, "bold", _value(below)))
+            for question, verdict in zip(dimension.questions, below.verdicts, strict=True):
+                how = "".join(f"  {trait}" for trait in traits(question, program))
+                said = (
+                    (f"{_answer(verdict)} ", "green"),
+                    plain(question.text),
+                    (f"{how}{_why(verdict)}", "dim"),
+                )
+                leaf.add(Text.assemble(*said))
     return root
 
 
-def _value(value: float | None, known: bool) -> str:
-    if value is not None:
-        return f"{value:+.3f}"
-    return "not applicable" if known else "unknown"
+def _value(score: "PrincipleScore | DimensionScore") -> str:
+    if score.value is not None:
+        return f"{score.value:+.3f}"
+    if score.relevant is False:
+        return "does not apply to this prompt"
+    return "not applicable" if score.known else "unknown"
 
 
 def _answer(verdict: "Verdict") -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from rubrica.core.records import Pooling, Program, Question, Record
+from rubrica.core.config import Json
+from rubrica.core.records import Dimension, Op, Principle, Program, Question, Record
 from rubrica.program.program import question_hash, questions
 
 Part = Literal["added", "removed", "changed", "unchanged"]
@@ -22,7 +23,7 @@ class ProgramDiff(Record):
 
     changes: tuple[QuestionChange, ...]
     repooled: bool
-    """The questions that both have are pooled otherwise (tree, pooling or cap): kept answers, other rewards."""
+    """The questions that both have are pooled otherwise (tree, ops, weights, conditions ...): kept answers, other rewards."""
 
     def of(self, part: Part) -> list[QuestionChange]:
         """The changes of one kind, in order."""
@@ -64,15 +65,32 @@ def _by_hash(asked: Iterable[Question]) -> dict[str, Question]:
     return {question_hash(question): question for question in asked}
 
 
-Group = frozenset[str]
-
-
-def _shape(
-    program: Program, names: Mapping[str, str]
-) -> tuple[Pooling, frozenset[tuple[bool, frozenset[Group]]]]:
-    """How the questions in ``names`` are pooled, by their common names: which share a dimension and a principle."""
-    principles = set()
+def _shape(program: Program, names: Mapping[str, str]) -> Json:
+    """How the questions in ``names`` are pooled, by their common names; order only where it counts."""
+    principles: list[Json] = []
     for principle in program.principles:
-        groups = (frozenset(names[q.id] for q in d.questions if q.id in names) for d in principle.dimensions)
-        principles.add((principle.caps, frozenset(group for group in groups if group)))
-    return program.pooling, frozenset(p for p in principles if p[1])
+        groups: list[Json] = []
+        for dimension in principle.dimensions:
+            op = dimension.pool or program.pooling.grades
+            asked: list[Json] = [
+                [names[q.id], q.weight, q.level] for q in dimension.questions if q.id in names
+            ]
+            if asked:
+                groups.append([op, _counted(dimension), _in_order(op, asked)])
+        if groups:
+            how: list[Json] = [principle.pool, principle.caps, _counted(principle)]
+            principles.append([*how, _in_order(principle.pool, groups)])
+    return [
+        program.pooling.model_dump(mode="json"),
+        program.pool,
+        _in_order(program.pool, principles),
+    ]
+
+
+def _counted(part: Principle | Dimension) -> Json:
+    """How a dimension or principle counts in the node above."""
+    return part.model_dump(mode="json", include={"weight", "level", "gate", "when"})
+
+
+def _in_order(op: Op, found: list[Json]) -> list[Json]:
+    return found if op == "lexicographic" else sorted(found, key=repr)

@@ -9,18 +9,27 @@ from statistics import median
 from typing import Literal
 
 from rubrica.core.config import key_lines
-from rubrica.core.records import Constitution, Op, Part, Program, Question, QuestionKind, Record
+from rubrica.core.records import Constitution, Op, Part, Program, Question, Record
 from rubrica.program.constitution import clauses
+from rubrica.program.labels import is_constraint
 from rubrica.program.program import dimensions, locations, problems, questions
 from rubrica.program.rules import Refusal
 from rubrica.program.similarity import overlap, trigram_overlap
-from rubrica.program.wording import is_negative, leading_words, normalized, out_of_sight, vague_words
+from rubrica.program.wording import (
+    claims_absence,
+    is_negative,
+    leading_words,
+    normalized,
+    out_of_sight,
+    vague_words,
+)
 
 Severity = Literal["error", "warning", "info"]
 Rule = (
     Refusal
     | Literal[
         "negative",
+        "inverted",
         "near-duplicate",
         "vague",
         "leading",
@@ -106,7 +115,11 @@ def _finding(severity: Severity, rule: Rule, where: str, message: str) -> Findin
 
 def _wording(question: Question) -> Iterator[Finding]:
     text, where = question.text, question.id
-    if is_negative(text):
+    fault = question.weight is not None and question.weight < 0
+    if fault and claims_absence(text):
+        message = "a fault (its weight is negative) that TRUE or A would deny; ask whether the fault is there"
+        yield _finding("warning", "inverted", where, message)
+    if not fault and is_negative(text):
         yield _finding(
             "warning", "negative", where, "the ideal answer seems to be no; ask so that TRUE or A is ideal"
         )
@@ -145,7 +158,7 @@ def _repetitions(asked: list[Question], close: Closeness | None) -> Iterator[Fin
 
 def _gates_only(program: Program) -> Iterator[Finding]:
     for _, dimension in dimensions(program):
-        if all(question.kind is QuestionKind.GATE for question in dimension.questions):
+        if dimension.questions and all(map(is_constraint, dimension.questions)):
             yield _finding(
                 "info",
                 "no-grade",

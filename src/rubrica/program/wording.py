@@ -48,6 +48,10 @@ _NEGATIVE = re.compile(
     r"|unsafe|illegal|untrue|rude|irrelevant|incorrect|inaccurate|incomplete|unclear|unhelpful)\b)",
     re.IGNORECASE,
 )
+_ABSENCE = re.compile(
+    r"\b(?:free\s+(?:of|from)|avoids?|refrains?\s+from|absence\s+of)\b",
+    re.IGNORECASE,
+)
 _VAGUE = re.compile(
     r"\b(?:appropriate(?:ly)?|suitabl[ey]|proper(?:ly)?|good|bad|nice|adequate(?:ly)?|reasonabl[ey]|effective(?:ly)?|"
     r"high[- ]quality|well[- ]written|best|optimal(?:ly)?|sufficient(?:ly)?|as needed|as necessary|etc|and so on)\b",
@@ -102,6 +106,11 @@ def askings(text: str) -> str | None:
 def is_negative(text: str) -> bool:
     """True where the ideal answer to the question seems to be *no*."""
     return bool(_NEGATIVE.search(text))
+
+
+def claims_absence(text: str) -> bool:
+    """True where *yes* seems to say that something is not there."""
+    return bool(_ABSENCE.search(text))
 
 
 def vague_words(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rubrica.core.instance import program_for
 from rubrica.core.records import Prompt, Rollout, Scorecard
 from rubrica.reports.run_data import RunData
 from rubrica.reports.waterfall import PrincipleRow, Step, ladder, reward_ladder, tree
@@ -121,15 +122,17 @@ def _wrong(data: RunData, late: Sequence[Rollout]) -> tuple[Rollout, str] | None
 
 def _example(data: RunData, title: str, rule: str, rollout: Rollout) -> Example:
     draft, revision = data.card(rollout.draft_card), data.card(rollout.revision_card)
+    prompt = data.prompt(rollout.prompt_id)
+    program = data.program if prompt is None else program_for(data.program, prompt)
     return Example(
         title=title,
         rule=rule,
         rollout=rollout,
-        prompt=data.prompt(rollout.prompt_id),
+        prompt=prompt,
         draft=draft,
         revision=revision,
         draft_ladder=ladder(draft, data.program) if draft else (),
         revision_ladder=ladder(revision, data.program) if revision else (),
         reward_ladder=reward_ladder(rollout),
-        tree=tree(data.program, (draft, revision)) if draft or revision else (),
+        tree=tree(program, (draft, revision)) if draft or revision else (),
     )

@@ -6,9 +6,22 @@ to the stored total by construction, whatever preset or pooling made it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from rubrica.core.records import Dimension, Outcome, Program, Question, Rollout, Scorecard, Verdict
+from rubrica.core.records import (
+    Dimension,
+    DimensionScore,
+    Op,
+    Outcome,
+    Principle,
+    PrincipleScore,
+    Program,
+    Question,
+    Rollout,
+    Scorecard,
+    Verdict,
+)
+from rubrica.core.traits import traits
 
 StepKind = Literal["part", "sum", "missing"]
 
@@ -40,39 +53,61 @@ def signed(value: float, *, plus: bool = True) -> str:
 
 
 def ladder(card: Scorecard, program: Program) -> list[Step]:
-    """Steps from the principles to the total: shares of the mean, cap, veto, total.
+    """Steps from the principles to the total: shares of the mean, cap, gate, veto, total.
 
-    Principle i of k that have a value adds ``value_i / k``, so the parts add up to the mean. The cap is
-    ``min(mean, capping principles) - mean``; what is left to the total is the veto. If a principle's value is
-    not known because its questions could not change the total, there is no mean and only the total is drawn.
+    Principle i of those that have a value adds ``w_i value_i / sum of w`` (w = 1 but in a weighted mean), so the parts
+    add up to the mean. The cap is ``min(mean, capping principles) - mean``; what is left to the total is a principle
+    that is a gate, or the veto. Values of other ops are no sums, so there the principles stand side by side, as they
+    do where one's value is not known because its questions could not change the total.
     """
     scores = [(p, s) for p in program.principles for s in card.principles if s.id == p.id]
-    values = [s.value for _, s in scores if s.value is not None]
-    complete = all(s.known for _, s in scores) and bool(values)
+    complete = all(s.known for _, s in scores) and any(s.value is not None for _, s in scores)
+    steps = _parts(scores, program.pool, additive=complete and program.pool in ("mean", "weighted"))
+    at = steps[-1].end if steps else 0.0
+    if card.total is None:
+        return [*steps, Step("Total", at, at, "missing", "no total")]
+    if complete and program.pool in ("mean", "weighted"):
+        steps.append(Step("Mean", 0.0, at, "sum", "" if program.pool == "mean" else "weighted"))
+        steps += _limits(scores, card, at)
+    steps.append(Step("Total", 0.0, card.total, "sum", "" if program.pool == "mean" else program.pool))
+    return steps
+
+
+Scores = Sequence[tuple[Principle, PrincipleScore]]
+
+
+def _parts(scores: Scores, op: Op, *, additive: bool) -> list[Step]:
+    """One step for each principle: its share of the mean, or its value."""
+    weights = [p.weight or 1.0 if op == "weighted" else 1.0 for p, _ in scores]
+    there = [w for w, (_, s) in zip(weights, scores, strict=True) if s.value is not None]
     steps: list[Step] = []
     at = 0.0
-    for principle, score in scores:
+    for weight, (principle, score) in zip(weights, scores, strict=True):
         if score.value is None:
-            note = "not applicable" if score.known else "not needed"
+            note = "not needed" if not score.known else "not applicable"
+            note = "does not apply to this prompt" if score.relevant is False else note
             steps.append(Step(principle.title, at, at, "missing", note))
-        elif complete:
-            share = score.value / len(values)
-            note = f"value {signed(score.value)}, one of {len(values)}"
-            steps.append(Step(principle.title, at, at + share, "part", note))
+        elif additive:
+            share = score.value * weight / sum(there)
+            of = f"weight {weight:g} of {sum(there):g}" if op == "weighted" else f"one of {len(there)}"
+            steps.append(Step(principle.title, at, at + share, "part", f"value {signed(score.value)}, {of}"))
             at += share
         else:
             steps.append(Step(principle.title, 0.0, score.value, "sum", "value of the principle"))
-    if card.total is None:
-        return [*steps, Step("Total", at, at, "missing", "no total")]
-    if complete:
-        steps.append(Step("Mean", 0.0, at, "sum"))
-        caps = [s.value for p, s in scores if p.caps and s.value is not None]
-        capped = min([at, *caps])
-        if capped != at:
-            steps.append(Step("Cap", at, capped, "part", "the total never exceeds a capping principle"))
-        if card.vetoed_by:
-            steps.append(Step("Veto", capped, card.total, "part", "failed: " + ", ".join(card.vetoed_by)))
-    steps.append(Step("Total", 0.0, card.total, "sum"))
+    return steps
+
+
+def _limits(scores: Scores, card: Scorecard, mean: float) -> list[Step]:
+    """What stands between the mean and the total."""
+    steps: list[Step] = []
+    capped = min([mean, *(s.value for p, s in scores if p.caps and s.value is not None)])
+    if capped != mean:
+        steps.append(Step("Cap", mean, capped, "part", "the total never exceeds a capping principle"))
+    total = capped if card.total is None else card.total
+    if failed := [p.title for p, s in scores if p.gate and s.value == -1]:
+        steps.append(Step("Gate", capped, total, "part", "failed: " + ", ".join(failed)))
+    elif card.vetoed_by:
+        steps.append(Step("Veto", capped, total, "part", "failed: " + ", ".join(card.vetoed_by)))
     return steps
 
 
@@ -108,6 +143,8 @@ class QuestionRow:
     """One question with its answers, one per text."""
 
     question: Question
+    how: str
+    """Weight or level, in words."""
     cells: Sequence[Cell]
     changed: bool
     veto: bool
@@ -118,6 +155,8 @@ class DimensionRow:
     """One dimension with its values, one per text."""
 
     title: str
+    how: str
+    """How it pools and counts, in words."""
     values: Sequence[float | None]
     questions: Sequence[QuestionRow]
 
@@ -133,6 +172,8 @@ class PrincipleRow:
     """One principle with its values, one per text."""
 
     title: str
+    how: str
+    """How it pools and counts, in words."""
     values: Sequence[float | None]
     dimensions: Sequence[DimensionRow]
 
@@ -143,6 +184,7 @@ class PrincipleRow:
 
 
 _TONES = {"TRUE": "good", "A": "good", "B": "fair", "C": "poor", "D": "bad", "F": "bad", "FALSE": "bad"}
+_FAULT_TONES = {"FALSE": "good", "F": "good", "D": "fair", "C": "poor", "B": "bad", "A": "bad", "TRUE": "bad"}
 _WORDS = {
     Outcome.ABSTAINED: "abstained",
     Outcome.UNPARSEABLE: "unreadable",
@@ -151,19 +193,21 @@ _WORDS = {
 }
 
 
-def cell(verdict: Verdict | None) -> Cell:
-    """How one verdict is shown; the probability is that of the label it carries."""
+def cell(verdict: Verdict | None, *, fault: bool = False, applies: bool | None = True) -> Cell:
+    """How one verdict is shown; the probability is that of the label it carries. Of a fault, TRUE and A are bad."""
     if verdict is None:
         return Cell("not asked", "none", None, "")
     if verdict.label is None:
-        return Cell(_WORDS.get(verdict.outcome, str(verdict.outcome)), "none", None, verdict.reason)
+        words = _WORDS.get(verdict.outcome, str(verdict.outcome))
+        return Cell("does not apply" if applies is False else words, "none", None, verdict.reason)
     known = verdict.probabilities
     probability = None if known is None else known.get(verdict.label)
-    return Cell(str(verdict.label), _TONES.get(str(verdict.label), "none"), probability, verdict.reason)
+    tones = _FAULT_TONES if fault else _TONES
+    return Cell(str(verdict.label), tones.get(str(verdict.label), "none"), probability, verdict.reason)
 
 
 def tree(program: Program, cards: Sequence[Scorecard | None]) -> list[PrincipleRow]:
-    """The program's tree with the values and answers that ``cards`` hold, one column per card."""
+    """The program's tree with the ops, values and answers that ``cards`` hold, one column per card."""
     principles: list[PrincipleRow] = []
     for principle in program.principles:
         scores = [next((s for s in c.principles if s.id == principle.id), None) if c else None for c in cards]
@@ -172,25 +216,41 @@ def tree(program: Program, cards: Sequence[Scorecard | None]) -> list[PrincipleR
             found = [
                 next((d for d in s.dimensions if d.id == dimension.id), None) if s else None for s in scores
             ]
-            verdicts = [{v.question_id: v for v in d.verdicts} if d else {} for d in found]
-            rows.append(
-                DimensionRow(
-                    dimension.title,
-                    [d.value if d else None for d in found],
-                    _rows(dimension, verdicts, cards),
-                )
-            )
-        principles.append(PrincipleRow(principle.title, [s.value if s else None for s in scores], rows))
+            outside = [s is not None and s.relevant is False for s in scores]
+            columns = [
+                _Column(d, card, False if out else None if d is None else d.relevant)
+                for d, card, out in zip(found, cards, outside, strict=True)
+            ]
+            how = ", ".join(traits(dimension, program))
+            values = [d.value if d else None for d in found]
+            rows.append(DimensionRow(dimension.title, how, values, _rows(dimension, columns, program)))
+        how = ", ".join(traits(principle, program))
+        principles.append(PrincipleRow(principle.title, how, [s.value if s else None for s in scores], rows))
     return principles
 
 
-def _rows(
-    dimension: Dimension, verdicts: Sequence[dict[str, Verdict]], cards: Sequence[Scorecard | None]
-) -> list[QuestionRow]:
+class _Column(NamedTuple):
+    """What one card says about a dimension, and whether the dimension applies to its prompt."""
+
+    score: DimensionScore | None
+    card: Scorecard | None
+    applies: bool | None
+
+
+def _rows(dimension: Dimension, columns: Sequence[_Column], program: Program) -> list[QuestionRow]:
     rows: list[QuestionRow] = []
     for question in dimension.questions:
-        cells = [cell(known.get(question.id)) for known in verdicts]
+        fault = question.weight is not None and question.weight < 0
+        cells = [
+            cell(_answer(column.score, question.id), fault=fault, applies=column.applies)
+            for column in columns
+        ]
         labels = {c.label for c in cells if c.tone != "none"}
-        veto = any(card and question.id in card.vetoed_by for card in cards)
-        rows.append(QuestionRow(question, cells, len(labels) > 1, veto))
+        veto = any(column.card and question.id in column.card.vetoed_by for column in columns)
+        how = ", ".join(traits(question, program))
+        rows.append(QuestionRow(question, how, cells, len(labels) > 1, veto))
     return rows
+
+
+def _answer(score: DimensionScore | None, question_id: str) -> Verdict | None:
+    return next((v for v in score.verdicts if v.question_id == question_id), None) if score else None
