@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rubrica.core.errors import DataError, JudgeError, ModelError
-from rubrica.core.records import Label, Message, Outcome, Prompt, Query, Question, QuestionKind
+from rubrica.core.records import Label, Message, Outcome, Prompt, Query, Question, QuestionKind, Wording
 from rubrica.judges.forest import Branch, Group
 from rubrica.judges.layout import Encoder, JudgeCard, Piece, chat_layout, choose_layout, lab_layout
 from rubrica.judges.local import LocalJudge, read_card
@@ -244,6 +244,23 @@ def test_an_open_thinking_block_is_closed():
     )
     parts = chat_layout(tiny_tokenizer(chat_template=template), "s")(QUERIES[0])
     assert parts.own[-1] == Piece("<|end|><|assistant|><think>\n\n</think>\n\n", True)
+
+
+def test_other_wordings_are_asked_beside_each_other_as_alone():
+    model = tiny_model("llama", len(TOKENIZER), context=4096)
+    judge = LocalJudge(model, TOKENIZER, secret="s")
+    assert judge.wordings == frozenset(Wording)
+    worded = [query.model_copy(update={"wording": w}) for query in QUERIES[:3] for w in Wording]
+    together = dict(judge.answer(worded))
+    card = JudgeCard(format="chat")
+    found = {by_wording.wording: [] for by_wording in worded}
+    for index, query in enumerate(worded):
+        expected = by_hand(model, TOKENIZER, card, query, secret="s")
+        assert together[index].probabilities == pytest.approx(expected, abs=1e-4)
+        found[query.wording].append(tuple(together[index].probabilities.items()))
+    assert len(set(map(tuple, found.values()))) == len(Wording), "no two wordings ask the same"
+    trained = LocalJudge(model, TOKENIZER, card=JudgeCard(specials=("<|user|>", "<|text|>")))
+    assert trained.wordings == frozenset()
 
 
 def test_thinking_is_switched_off_where_the_template_can():
