@@ -41,7 +41,7 @@ ONLY_IN = {
     "trl": {"train"},
     "peft": {"train"},
     "accelerate": {"train"},
-    "openai": {"chat"},
+    "openai": {"chat", "bench"},
     "fastapi": {"studio", "serve"},
     "typer": {"cli"},
 }

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -80,6 +80,81 @@ def judge(
             f"{row['varied']:>14} {row['value']:>6}: {row['distinct_tokens']:>7} tokens, "
             f"{row['seconds']:8.3f} s, peak {row['peak_mb']} MB"
         )
+
+
+@app.command()
+def server(
+    url: Annotated[
+        str | None, typer.Option(help="A server that runs: its base URL, http://localhost:8000/v1.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The model's name there.")] = "m",
+    vllm: Annotated[
+        Path | None,
+        typer.Option(help="Python of an environment with vLLM: serve random weights and ask them."),
+    ] = None,
+    questions: Annotated[int, typer.Option(help="Questions about each text.", min=8)] = 167,
+    texts: Annotated[int, typer.Option(help="Texts of each round.", min=1)] = 2,
+    rounds: Annotated[int, typer.Option(help="Turns of each contender.", min=1)] = 2,
+    concurrency: Annotated[
+        str, typer.Option(help="Most calls of ours under way at a time, or auto.")
+    ] = "auto",
+    per_call: Annotated[int, typer.Option(help="Questions per call of ours.", min=1)] = 1,
+    semaphores: Annotated[
+        str, typer.Option(help="Calls under way of the straightforward client, the usual one first.")
+    ] = "16,8,32,64",
+    params: Annotated[str, typer.Option(help="Size of the random Llama: 110M, 20M, small.")] = "110M",
+    dtype: Annotated[Kind, typer.Option(help="Type of its weights.")] = Kind.BFLOAT16,
+    api_key_env: Annotated[str, typer.Option(help="Environment variable with the key.")] = "OPENAI_API_KEY",
+    as_json: JsonFlag = False,
+) -> None:
+    """Questions a second: the server judge against one chat request a question from a straightforward client."""
+    from contextlib import AbstractContextManager, nullcontext
+
+    from rubrica.bench.server import Load, bench_server
+
+    if (url is None) == (vllm is None):
+        raise UsageError("bench server: expected either --url (with --model) or --vllm")
+    most: int | Literal["auto"] = "auto" if concurrency == "auto" else _count("--concurrency", concurrency)
+    limits = [_count("--semaphores", part) for part in semaphores.split(",")]
+    if vllm is None:
+        served: AbstractContextManager[str] = nullcontext(url or "")
+    else:
+        from rubrica.bench.judge import SHAPES
+        from rubrica.bench.labeller import served_labeller
+
+        sizes = {name.casefold(): shape for name, shape in SHAPES.items()}
+        if params.casefold() not in sizes:
+            raise UsageError(
+                f"--params {params!r}{nearest(params, SHAPES)}; expected one of {', '.join(SHAPES)}"
+            )
+        note("vLLM starts ...")
+        served, model = served_labeller(vllm, sizes[params.casefold()], dtype.value), "m"
+    with served as base:
+        found = bench_server(
+            base,
+            model,
+            Load(questions=questions, texts=texts),
+            concurrency=most,
+            questions_per_call=per_call,
+            rounds=rounds,
+            semaphores=limits,
+            key_env=api_key_env,
+            progress=lambda what: note(f"{what} ..."),
+        )
+    if as_json:
+        print_json(found)
+        return
+    rows = found.pop("contenders")
+    for key, value in found.items():
+        print(f"{key:20} {value:.4g}" if isinstance(value, float) else f"{key:20} {value}")
+    for name, row in rows.items() if isinstance(rows, dict) else ():
+        print(f"{name:20} {row}")
+
+
+def _count(name: str, value: str) -> int:
+    if not value.strip().isdecimal() or int(value) < 1:
+        raise UsageError(f"{name} {value!r}: expected a whole number from 1 on, as 16")
+    return int(value)
 
 
 @app.command()

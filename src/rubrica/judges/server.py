@@ -145,6 +145,11 @@ class ServerJudge:
         """Calls that may be under way at present: what the server has borne so far."""
         return self._chat.gate.level.now
 
+    @property
+    def peak(self) -> int:
+        """Most calls that were ever under way at a time."""
+        return self._chat.gate.peak
+
     def answer(self, queries: Sequence[Query]) -> Iterator[tuple[int, Verdict]]:
         """Yield ``(index, verdict)`` as calls end, each index once; a call that fails is a failed verdict.
 
