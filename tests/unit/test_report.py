@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import re
+import shutil
 import sqlite3
 from collections import Counter
 from html.parser import HTMLParser
@@ -231,6 +232,33 @@ def test_na_and_veto_shares_match_a_recount(run_dir: Path, monkeypatch: pytest.M
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == max(na[id] / answered[id] for id in na)
     assert found.false_veto == [("02-grpo, checked by the reference judge", pytest.approx(0.03))]
+
+
+def test_the_judges_passport_is_shown_as_far_as_it_was_measured(run_dir: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run_dir, copy)
+    with RunData(copy) as data:
+        assert trust(data).passport == []
+    measured = {
+        "name": "injection",
+        "group": "",
+        "value": 0.25,
+        "low": 0.125,
+        "high": 0.5,
+        "n": 8,
+        "method": "m",
+    }
+    missing = {"name": "agreement", "group": "", "value": None, "n": 0, "reason": "no labels"}
+    family = {**measured, "group": "orders", "value": 0.3}
+    (copy / "passport.json").write_text(json.dumps({"measures": [measured, missing, family]}))
+    with RunData(copy) as data:
+        ((title, found),) = trust(data).passport
+    assert (title, found.value) == ("attacks that succeed", 0.25)
+    page = render_report(copy)
+    assert "<td>attacks that succeed</td><td>0.250</td><td>0.125 to 0.500</td><td>8</td>" in page
+    (copy / "passport.json").write_text("[]")
+    with pytest.raises(DataError, match=r"passport\.json"):
+        render_report(copy)
 
 
 def test_costs_come_from_the_summary_else_from_the_sum_of_steps(run_dir: Path) -> None:

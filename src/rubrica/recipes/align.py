@@ -14,6 +14,8 @@ from rubrica.core.records import Prompt
 from rubrica.core.run import Run, Stage, disk_errors, write_json
 from rubrica.judges.budget import Purse
 from rubrica.judges.factory import make_judge
+from rubrica.judges.passport import FILE as PASSPORT
+from rubrica.judges.passport import read_passport
 from rubrica.recipes.checks import check_passports, check_prompt_files, check_recipe, program_of
 from rubrica.recipes.config import Grpo, Recipe, StageConfig, ThinkSft, recipe_identity
 from rubrica.recipes.context import Context, Progress, Surroundings, Weights
@@ -77,6 +79,7 @@ def align(
         say = announce or (lambda line: None)
         for warning in check_passports(recipe, program, source, judge.fingerprint):
             say(f"warning: {warning}")
+        _keep_passport(run, recipe)
         _evaluate(context, "starter", say)
         used = 0
         kinds = [config.type for config in recipe.stages]
@@ -158,6 +161,13 @@ def _evaluate(context: Context, label: str, say: Announce) -> None:
             started = time.monotonic()
             write_json(path, hook(context, label, suite))
             say(f"{suite} of {label}: done in {time.monotonic() - started:.0f} s")
+
+
+def _keep_passport(run: Run, recipe: Recipe) -> None:
+    """Lay the judge's passport beside the run that relies on it; the report shows its figures."""
+    named = None if isinstance(recipe.judge, str) else recipe.judge.passport
+    if named is not None and Path(named).is_file():
+        write_json(run.path / PASSPORT, read_passport(named))
 
 
 def _keep_prompts(run: Run, prompts: StagePrompts) -> None:

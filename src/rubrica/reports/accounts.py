@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rubrica.core.records import Outcome, QuestionKind, Scorecard, Usage
+from rubrica.core.records import Estimate, Outcome, QuestionKind, Scorecard, Usage
 from rubrica.reports.examples import kind_of
 from rubrica.reports.metrics import thin
 from rubrica.reports.plots import lines
@@ -95,6 +95,20 @@ def _seconds(stage: StageData) -> float | None:
     return sum(y for _, y in logged) if logged else None
 
 
+_PASSPORT = (
+    ("agreement with labels", "agreement", ""),
+    ("Cohen's kappa", "kappa", ""),
+    ("faults that gates find", "sensitivity", "gates"),
+    ("faultless texts that gates pass", "specificity", "gates"),
+    ("same answer, asked again", "repeat", ""),
+    ("same answer, options reversed", "order", ""),
+    ("same answer, other words", "paraphrase", ""),
+    ("value for each doubling of length", "length", ""),
+    ("attacks that succeed", "injection", ""),
+)
+"""Figures of the judge's passport that the report shows: title, name, group."""
+
+
 @dataclass(frozen=True)
 class Trust:
     """How the judge behaved: vetoes, NA, missing totals."""
@@ -109,6 +123,8 @@ class Trust:
     without_reward: int
     rollouts: int
     malformed: Sequence[tuple[str, int]]
+    passport: Sequence[tuple[str, Estimate]]
+    """(what was measured of the judge before the run, with which result)"""
 
 
 def trust(data: RunData) -> Trust:
@@ -131,6 +147,12 @@ def trust(data: RunData) -> Trust:
         without_reward=sum(r.reward is None for r in data.rollouts),
         rollouts=len(data.rollouts),
         malformed=_ranked(Counter(str(m) for r in data.rollouts if (m := r.attempt.malformed))),
+        passport=[
+            (title, measure)
+            for title, name, group in _PASSPORT
+            for measure in data.passport
+            if (measure.name, measure.group) == (name, group)
+        ],
     )
 
 

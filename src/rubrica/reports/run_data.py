@@ -11,7 +11,7 @@ from typing import Self
 
 from rubrica.core.config import Json, read_yaml, validate
 from rubrica.core.errors import DataError
-from rubrica.core.records import EvalResult, Program, Prompt, Rollout, Scorecard, ThinkExample
+from rubrica.core.records import Estimate, EvalResult, Program, Prompt, Rollout, Scorecard, ThinkExample
 from rubrica.core.run import MetricRow, Run
 
 Point = tuple[float, float]
@@ -85,6 +85,7 @@ class RunData:
                 for stage in self._run.stages()
             ]
             self.results = _read_results(run_dir / "eval", self.stages)
+            self.passport = _read_passport(run_dir / "passport.json")
             self.rollouts = sorted(
                 self._run.store.all("rollout", Rollout), key=lambda r: (r.stage, r.step, r.id)
             )
@@ -131,6 +132,15 @@ def _read_json(path: Path) -> Json:
     except (OSError, ValueError) as error:
         raise DataError(path, f"not a JSON file ({error}); run the stage that wrote it again") from None
     return data
+
+
+def _read_passport(path: Path) -> list[Estimate]:
+    """What was measured of the judge, by ``rubrica judge check``; empty without a passport."""
+    measures = _mapping(path, _read_json(path)).get("measures") if path.exists() else []
+    if not isinstance(measures, list):
+        raise DataError(path, "no list of measures; expected what rubrica judge check wrote")
+    known = [entry for entry in measures if isinstance(entry, dict) and entry.get("value") is not None]
+    return [validate(Estimate, entry, path) for entry in known]
 
 
 def _mapping(path: Path, data: Json) -> dict[str, Json]:
