@@ -13,9 +13,12 @@ from rubrica.core.records import (
     Dimension,
     Estimate,
     EvalResult,
+    Expense,
     Label,
     Message,
     Outcome,
+    Price,
+    PricedJudge,
     Principle,
     Program,
     Prompt,
@@ -322,6 +325,31 @@ def _think(run: Run, rng: random.Random) -> None:
     stage.finish({"seconds": 48.2, "usage": usage.model_dump()})
 
 
+def _account(run: Run, source: Program, rng: random.Random) -> None:
+    """A judge with a price, a reference judge without one, and questions that were not asked."""
+    run.store.put("price", "lab", PricedJudge(judge="lab", price=Price(prompt=0.15, completion=0.6)))
+    questions = [q for p in source.principles for d in p.dimensions for q in d.questions]
+    for number, question in enumerate(questions):
+        gate = question.kind is QuestionKind.GATE
+        shares = (
+            {"TRUE": 700, "FALSE": 90} if gate else {"A": 300, "B": 120, "C": 44, "D": 20, "F": 9, "NA": 31}
+        )
+        for answer, count in {**shares, "skipped": 40 * number, "cached": 25, "failed": 2}.items():
+            asked = count * (answer not in ("skipped", "cached"))
+            run.store.charge(
+                Expense(
+                    judge="lab",
+                    question_id=question.id,
+                    answer=answer,
+                    count=count,
+                    prompt_tokens=asked * (210 + 10 * number),
+                    completion_tokens=asked,
+                    seconds=asked * (0.2 + 0.1 * rng.random()),
+                )
+            )
+    run.store.charge(Expense(judge="reference", question_id=questions[0].id, answer="TRUE", count=60))
+
+
 FAMILIES = ("direct", "zero-shot", "persona", "suffix", "evolved")
 
 
@@ -372,6 +400,7 @@ def build(path: Path, *, hostile: bool = False) -> Path:
     run = Run.start(path, Recipe(), source, seed=7)
     _think(run, rng)
     _grpo(run, source, rng, hostile)
+    _account(run, source, rng)
     for result in evaluations(hostile):
         write_json(path / "eval" / f"{result.label}-{content_hash(result.label, 4)}.json", result)
     run.close()

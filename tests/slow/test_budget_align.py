@@ -40,6 +40,16 @@ def recipe(judge: CountingJudge, tmp_path_factory: pytest.TempPathFactory) -> It
         yield write_recipe(tmp_path_factory.mktemp("budget"), server)
 
 
+@pytest.fixture(scope="module")
+def straight(judge: CountingJudge, recipe: Path) -> tuple[Path, Counter[str]]:
+    """A run without a cap, and what it asked."""
+    out = recipe.parent / "straight"
+    done = run("align", str(recipe), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert set(judge.asked.values()) == {1}
+    return out, judge.asked.copy()
+
+
 def result(out: Path) -> tuple[dict[str, torch.Tensor], list[Rollout]]:
     opened = Run.open(out)
     with opened.store:
@@ -71,9 +81,36 @@ def test_a_capped_run_pauses_exactly_and_ends_like_an_uncapped_one(
     assert done.returncode == 0, done.stderr
     assert judge.asked == everything
     weights, rollouts = result(capped)
-    expected, others = result(straight)
+    expected, others = result(straight[0])
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert [r.model_dump() for r in rollouts] == [r.model_dump() for r in others]
+
+
+def test_judging_while_generating_changes_nothing(
+    judge: CountingJudge, recipe: Path, straight: tuple[Path, Counter[str]]
+) -> None:
+    meanwhile, asked = straight
+    after = recipe.parent / "after"
+    judge.asked.clear()
+    done = run("align", str(recipe), "--out", str(after), "--set", "stages.1.overlap=false", "--json")
+    assert done.returncode == 0, done.stderr
+    assert judge.asked == asked
+    weights, rollouts = result(meanwhile)
+    expected, others = result(after)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert [r.model_dump() for r in rollouts] == [r.model_dump() for r in others]
+    stages = [Run.open(path).stage(2, "grpo") for path in (meanwhile, after)]
+    summaries = [stage.summary() for stage in stages]
+    assert [summary["overlap"] for summary in summaries] == [True, False]
+    assert summaries[0]["usage"] | {"seconds": 0} == summaries[1]["usage"] | {"seconds": 0}
+    for ours, theirs in zip(*(stage.metrics() for stage in stages), strict=True):
+        calls = [
+            {k: v for k, v in row.metrics.items() if k.startswith("calls/") and k != "calls/seconds"}
+            for row in (ours, theirs)
+        ]
+        assert calls[0] == calls[1]
+        assert theirs.metrics["judge/wait_seconds"] >= theirs.metrics["judge/busy_seconds"] >= 0
+        assert ours.metrics["judge/busy_seconds"] >= 0
 
 
 def test_another_change_of_the_recipe_is_still_refused(recipe: Path) -> None:

@@ -25,13 +25,13 @@ from rubrica.core.run import MetricRow, Run
 from rubrica.program.pooling import Veto, pool
 from rubrica.program.reward import RewardConfig
 from rubrica.reports import before_after_table, render_report, write_report
-from rubrica.reports.accounts import costs, think_examples, trust
+from rubrica.reports.accounts import costs, question_costs, think_examples, trust
 from rubrica.reports.evaluation import suites
 from rubrica.reports.examples import choose, last_quarter
 from rubrica.reports.metrics import spans, thin
 from rubrica.reports.plots import lines
 from rubrica.reports.run_data import RunData, StageData
-from rubrica.reports.run_report import LONGEST_TEXT, duration, shown_text
+from rubrica.reports.run_report import LONGEST_TEXT, dollars, duration, shown_text
 from rubrica.reports.svg import inline_svg, sparkline
 from rubrica.reports.tables import MEASURES
 from rubrica.reports.waterfall import ladder, reward_ladder, tree
@@ -271,6 +271,33 @@ def test_costs_come_from_the_summary_else_from_the_sum_of_steps(run_dir: Path) -
     assert (second.usage.asked, second.usage.cached, second.seconds) == (18_204, 2_977, 612.5)
     assert running.usage and running.usage.asked == 455 * sample_run.STEPS
     assert running.seconds is None
+
+
+def test_costs_by_question_add_up_to_the_account(run_dir: Path) -> None:
+    """Against sums over the table itself."""
+    with RunData(run_dir) as data:
+        rows = question_costs(data)
+    with sqlite3.connect(run_dir / "store.sqlite") as store:
+        asked = "judge = 'lab' AND answer NOT IN ('cached', 'skipped')"
+        read, written, total = store.execute(
+            f"SELECT sum(prompt_tokens), sum(completion_tokens), sum(count) FROM account WHERE {asked}"
+        ).fetchone()
+        skipped = store.execute("SELECT sum(count) FROM account WHERE answer = 'skipped'").fetchone()[0]
+    money = [row.money or 0 for row in rows]
+    assert money == sorted(money, reverse=True)
+    assert sum(money) == pytest.approx((0.15 * read + 0.6 * written) / 1e6)
+    assert sum(row.tokens for row in rows) == read + written
+    assert sum(row.asked for row in rows) == total + 60  # the reference judge's
+    assert sum(row.skipped for row in rows) == skipped and {row.cached for row in rows} == {25}
+    assert all(sum(n for _, n in row.answers) == row.asked for row in rows)
+    assert {row.answers[0] for row in rows} <= {("TRUE", 700), ("TRUE", 760), ("A", 300)}
+
+
+@pytest.mark.parametrize(
+    ("money", "words"), [(None, "–"), (0, "$0.00"), (0.00123, "$0.0012"), (1234.5, "$1,234.50")]
+)
+def test_dollars(money: float | None, words: str) -> None:
+    assert dollars(money) == words
 
 
 @pytest.mark.parametrize(

@@ -13,22 +13,18 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from rubrica.core.account import PRICE, is_call, money
 from rubrica.core.config import Config
 from rubrica.core.errors import BudgetError
 from rubrica.core.ports import Closable, Completer, Judge, Rewordable
-from rubrica.core.records import Expense, Outcome, Price, PricedJudge, Query, Verdict, Wording
+from rubrica.core.records import Expense, Price, PricedJudge, Query, Verdict, Wording
 from rubrica.core.store import Store
 
 Cap = Literal["calls", "tokens", "money", "hours"]
-PRICE = "price"
-"""Kind under which the prices of judges lie in the store."""
-NOT_ASKED = ("cached", "irrelevant", Outcome.SKIPPED.value)
-"""Lines of the account that are no calls."""
 TEMPLATE_LETTERS = 1200
 """Letters of the judge's instruction and fences, about."""
 LABEL_TOKENS = 16
 """Tokens that an answer in mode ``label`` takes at most."""
-_FREE = Price(prompt=0, completion=0)
 
 
 class Budget(Config):
@@ -54,12 +50,6 @@ class Amount(NamedTuple):
     def plus(self, other: "Amount", sign: int = 1) -> "Amount":
         """Return the sum, or with ``sign`` -1 the difference."""
         return Amount(*(a + sign * b for a, b in zip(self, other, strict=True)))
-
-
-def money(price: Price | None, prompt_tokens: float, completion_tokens: float) -> float:
-    """Return US dollars; 0 where there is no price."""
-    price = price or _FREE
-    return (price.prompt * prompt_tokens + price.completion * completion_tokens) / 1e6
 
 
 class Purse:
@@ -145,7 +135,7 @@ class Purse:
         self._known.add(judge)
         self._store.put(PRICE, judge, PricedJudge(judge=judge, price=price))
         for line in self._store.account():
-            if line.judge == judge and line.answer not in NOT_ASKED:
+            if line.judge == judge and is_call(line):
                 tokens = line.prompt_tokens + line.completion_tokens
                 paid = money(price, line.prompt_tokens, line.completion_tokens)
                 self._spent = self._spent.plus(Amount(line.count, tokens, paid))

@@ -6,11 +6,14 @@ with the question last (so that a local judge or a server can share the prefix),
 the store as it arrives. The totals equal those of asking everything.
 """
 
+import copy
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Event
 
+from rubrica.core.account import CACHED, IRRELEVANT, SKIPPED
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.instance import program_for
@@ -118,6 +121,8 @@ class Executor:
         self._recent: deque[bool] = deque(maxlen=max(failure_window, 50))
         self._done = self._total = 0
         self._owners: dict[str, list[tuple[_Text, Question]]] = {}
+        self._ahead: dict[str, tuple[Verdict, int]] = {}
+        """Key -> verdict and number of tries of what was asked ahead of the next :meth:`score`."""
         self.usage = Usage()
         """What all calls of :meth:`score` cost together."""
 
@@ -129,9 +134,7 @@ class Executor:
         does not matter. Raises ``JudgeError`` when the judge cannot work or the failure budget is spent;
         the verdicts up to then are in the store.
         """
-        items = [(prompt, text.encode("utf-8", "replace").decode()) for prompt, text in items]
-        ids = [content_hash([text_hash(p, t), *_own(p, self._program)], length=32) for p, t in items]
-        texts = self._distinct(items, ids)
+        ids, texts = self._texts(items)
         self._look_up(list(texts.values()))
         self._total = sum(len(text.keys) for text in texts.values())
         self._done = sum(len(text.verdicts) for text in texts.values())
@@ -141,6 +144,7 @@ class Executor:
         self._done = self._total
         self._report()
         cards = {id: self._card(text) for id, text in texts.items()}
+        self._ahead = {}
         fingerprint = self._judge.fingerprint
         with self._store.batch():
             self._count([texts[id] for id in ids])
@@ -150,6 +154,42 @@ class Executor:
                 key = card_id(text.prompt, text.text, self._program, fingerprint)
                 self._store.put("scorecard", key, cards[id])
         return [cards[id] for id in ids]
+
+    def sibling(self) -> "Executor":
+        """Return an executor for another thread: it has the same failure budget and a usage of its own."""
+        other = copy.copy(self)
+        other.usage, other._progress, other._ahead = Usage(), None, {}
+        return other
+
+    def prepare(self, items: Sequence[tuple[Prompt, str]], stop: Event) -> None:
+        """Ask ahead what :meth:`score` would ask about ``items``, until ``stop`` is set; raises what it raises."""
+        texts = self._texts(items)[1].values()
+        self._look_up(list(texts))
+        try:
+            while pending := [(t, q) for t in texts for q in self._wanted(t, False) if not stop.is_set()]:
+                self._ask(pending, stop)
+        finally:
+            for key, ((text, question), *_) in self._owners.items():
+                if question.id in text.verdicts and question.id not in text.free:
+                    self._ahead[key] = text.verdicts[question.id], text.tries[question.id]
+
+    def adopt(self, siblings: Sequence["Executor"], seconds: float) -> None:
+        """Make the next :meth:`score` go on from what ``siblings`` prepared in ``seconds``.
+
+        It asks nothing again, failures included, and its usage is that of having asked itself.
+        """
+        total = self.usage.model_dump()
+        for sibling in siblings:
+            self._ahead |= sibling._ahead
+            for name, value in sibling.usage.model_dump(exclude={"seconds"}).items():
+                total[name] += value
+        self.usage = Usage(**total | {"seconds": self.usage.seconds + seconds})
+
+    def _texts(self, items: Sequence[tuple[Prompt, str]]) -> tuple[list[str], dict[str, _Text]]:
+        """Return an id for each item, and the distinct texts by id."""
+        items = [(prompt, text.encode("utf-8", "replace").decode()) for prompt, text in items]
+        ids = [content_hash([text_hash(p, t), *_own(p, self._program)], length=32) for p, t in items]
+        return ids, self._distinct(items, ids)
 
     def _distinct(self, items: Sequence[tuple[Prompt, str]], ids: Sequence[str]) -> dict[str, _Text]:
         """Distinct texts by id, those of one prompt next to each other."""
@@ -177,11 +217,16 @@ class Executor:
         for text in texts:
             for question in (*text.asks, *text.questions):
                 self._owners.setdefault(text.keys[question.id], []).append((text, question))
-        for key, verdict in self._store.verdicts(list(self._owners)).items():
-            for text, question in self._owners[key]:
+        known = {
+            key: (verdict, self._retries + 1)
+            for key, verdict in self._store.verdicts(list(self._owners)).items()
+        }
+        for key, (verdict, tries) in (known | self._ahead).items():  # an abstention in the store is final
+            for place, (text, question) in enumerate(self._owners.get(key, ())):
                 text.verdicts[question.id] = _named(verdict, question.id)
-                text.tries[question.id] = self._retries + 1  # an abstention in the store is final
-                text.free.add(question.id)
+                text.tries[question.id] = tries
+                if place or key not in self._ahead:
+                    text.free.add(question.id)
 
     def _wanted(self, text: _Text, full: bool) -> list[Question]:
         """Questions to ask now: about the prompt, else gates that fail their dimension, else all that are open."""
@@ -195,7 +240,7 @@ class Executor:
         about_prompt = [q for q in text.asks if q in open_]
         return about_prompt or (not full and [q for q in open_ if is_constraint(q)]) or open_
 
-    def _ask(self, pending: Sequence[tuple[_Text, Question]]) -> None:
+    def _ask(self, pending: Sequence[tuple[_Text, Question]], stop: Event | None = None) -> None:
         slots = {text.keys[question.id]: (text, question) for text, question in reversed(pending)}
         keys = list(reversed(slots))
         queries = [slots[key][0].query(slots[key][1]) for key in keys]
@@ -211,6 +256,8 @@ class Executor:
                     )
                 missing.discard(index)
                 self._take(keys[index], verdict)
+                if stop is not None and stop.is_set():
+                    return
             for index in sorted(missing):
                 question_id = queries[index].question.id
                 self._take(
@@ -262,7 +309,8 @@ class Executor:
         """Charge the failure budget."""
         broken = verdict.outcome in _BROKEN
         self._recent.append(broken)
-        failed, calls = sum(self._recent), len(self._recent)
+        recent = list(self._recent)  # siblings may add to it meanwhile
+        failed, calls = sum(recent), len(recent)
         if broken and calls >= 50 and failed > self._max_failure_rate * calls:
             raise JudgeError(
                 f"judge {self._judge.fingerprint}: {failed} of the last {calls} calls failed (allowed: "
@@ -287,10 +335,9 @@ class Executor:
             outside = irrelevant(self._program, text.verdicts, prompt=text.prompt)
             for question_id in text.keys:
                 if question_id not in text.verdicts:
-                    why = "irrelevant" if question_id in outside else Outcome.SKIPPED.value
-                    spared[question_id, why] += 1
+                    spared[question_id, IRRELEVANT if question_id in outside else SKIPPED] += 1
                 elif id(text) in seen or question_id in text.free:
-                    spared[question_id, "cached"] += 1
+                    spared[question_id, CACHED] += 1
             seen.add(id(text))
         for (question_id, why), count in spared.items():
             expense = Expense(judge=self._judge.fingerprint, question_id=question_id, answer=why, count=count)
@@ -298,7 +345,7 @@ class Executor:
         tally: Counter[str] = Counter()
         for (_, why), count in spared.items():
             tally[why] += count
-        names = ("cached", "skipped", "irrelevant")
+        names = (CACHED, SKIPPED, IRRELEVANT)
         self.usage = self.usage.model_copy(
             update={name: getattr(self.usage, name) + tally[name] for name in names}
         )

@@ -109,6 +109,11 @@ def judge_identity(judge: Json) -> Json:
     return kept | {"spec": f"openai:{server.model}" if server else config.spec.strip()}
 
 
+def is_remote(config: str | JudgeConfig) -> bool:
+    """Tell whether a judge computes elsewhere, so that asking it costs this process next to nothing."""
+    return server_of(config if isinstance(config, str) else config.spec) is not None
+
+
 def local_of(spec: str) -> str:
     """Return path or hub id of ``local:PATH``; empty for a spec of another kind."""
     kind, _, path = spec.strip().partition(":")

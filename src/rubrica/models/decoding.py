@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
+OnEnd = Callable[[Sequence[tuple[int, list[int]]]], None]
+"""Gets (number of the row, its new tokens with the end token) of the rows that have just ended."""
 Pick = Callable[[Tensor, Tensor, int], Tensor]
 """(logits [B, V], numbers of the rows [B], step) -> next tokens [B]."""
 
@@ -54,9 +56,18 @@ class Completion(NamedTuple):
 
 @torch.inference_mode()
 def decode(
-    model: Decoder, prompts: Sequence[Sequence[int]], *, max_tokens: int, stop: frozenset[int], pick: Pick
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_tokens: int,
+    stop: frozenset[int],
+    pick: Pick,
+    on_end: OnEnd | None = None,
 ) -> list[Completion]:
-    """Continue every prompt (token ids, not empty) until a token of ``stop`` or ``max_tokens``."""
+    """Continue every prompt (token ids, not empty) until a token of ``stop`` or ``max_tokens``.
+
+    ``on_end`` hears of every row that ends by itself while others go on.
+    """
     device = model.device
     distinct = {tuple(prompt): None for prompt in prompts}
     number = {prompt: index for index, prompt in enumerate(distinct)}
@@ -79,6 +90,8 @@ def decode(
         ended = torch.isin(tokens, ends) & ~done
         lengths[rows[ended]] = step + 1
         done = done | ended
+        if on_end is not None and bool(ended.any()):
+            on_end([(row, written[row, : step + 1].tolist()) for row in rows[ended].tolist()])
         left = int((~done).sum())
         if left == 0 or step + 1 == max_tokens:
             break

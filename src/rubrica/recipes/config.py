@@ -17,7 +17,7 @@ from rubrica.program.reward import RewardConfig
 
 _JUDGES = ("judge", "reference")
 """Keys of a recipe or a stage that name a judge."""
-_OPERATIONAL = ("budget",)
+_OPERATIONAL = ("budget", "overlap")
 """Keys of a recipe or a stage that change no result."""
 DType = Literal["float32", "bfloat16", "float16"]
 MOST = 10_000_000
@@ -154,6 +154,8 @@ class Grpo(Config):
     """Steps between checkpoints; a killed run loses at most these (own)."""
     fast_rollouts: bool | None = None
     """Sample with Rubrica's own decode loop; None: on a CPU only (own)."""
+    overlap: bool | Literal["auto"] = "auto"
+    """Judge completions that have ended while others are generated; auto: judges behind servers (own)."""
     trainer: TrainerOptions = Field(default_factory=dict)
     """Options of TRL's GRPOConfig; ours: learning_rate 1e-6 (paper), beta 0.001 (paper), constant schedule."""
 
@@ -163,6 +165,8 @@ class Grpo(Config):
             raise ValueError(
                 f"steps x prompts_per_step x group_size is {count:.3g} completions; expected at most {MOST:,}"
             )
+        if self.overlap is True and self.fast_rollouts is False:
+            raise ValueError("overlap: true needs Rubrica's own decode loop; expected fast_rollouts: true")
         return self
 
 

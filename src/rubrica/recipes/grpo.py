@@ -5,8 +5,9 @@ through ``log_metric``, never through a second reward function.
 """
 
 import random
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rubrica.core.attempt import parse
 from rubrica.core.records import (
@@ -24,10 +25,12 @@ from rubrica.core.records import (
 )
 from rubrica.core.run import Stage
 from rubrica.judges.executor import Executor, card_id
+from rubrica.judges.factory import JudgeConfig, is_remote
 from rubrica.methods.qa_lign import Scored, completion_rewards, texts_to_judge
 from rubrica.models.decoding import Decoder, decode, sampler
 from rubrica.program.labels import is_constraint
 from rubrica.program.program import questions
+from rubrica.recipes.ahead import Ahead
 from rubrica.recipes.config import Grpo
 from rubrica.recipes.context import Context, reference_judge
 from rubrica.recipes.models import ChatFormat, load_chat_format, training_start
@@ -37,6 +40,10 @@ from rubrica.train.grpo import Completion, GrpoSize, LogMetric, PromptRow, Rollo
 
 ROLLOUT = "rollout"
 """Kind under which rollouts lie in the store."""
+WORKERS = 4
+"""Threads that judge while others are generated: a completion that ends late finds one that is free."""
+Ended = Callable[[Sequence[tuple[str, list[int]]]], None]
+"""Gets (rendered prompt, tokens) of completions that have just ended."""
 
 
 def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Prompt]) -> dict[str, object]:
@@ -57,22 +64,24 @@ def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Pro
     )
     if context.spending is not None:
         context.spending.watch(executor)
-    reward = RubricReward(context, config, stage, chat, executor, prompts)
-    fast = config.fast_rollouts if config.fast_rollouts is not None else not has_accelerator()
-    trained = train_grpo(
-        training_start(context),
-        [PromptRow(prompt.id, rendered[prompt.id]) for prompt in prompts],
-        reward,
-        chat.tokenizer,
-        stage,
-        grpo_size(config),
-        config.trainer,
-        seed=recipe.seed,
-        source=context.source,
-        rollout=fast_rollouts(chat, config, recipe.seed) if fast else None,
-        on_resume=reward.forget_after,
-        progress=context.report,
-    )
+    fast, overlap = how_to_roll_out(config, recipe.judge)
+    with Ahead(executor, WORKERS if is_remote(recipe.judge) else 1) as ahead:
+        reward = RubricReward(context, config, stage, chat, executor, prompts, ahead if overlap else None)
+        ended = reward.ended(rendered) if overlap else None
+        trained = train_grpo(
+            training_start(context),
+            [PromptRow(prompt.id, rendered[prompt.id]) for prompt in prompts],
+            reward,
+            chat.tokenizer,
+            stage,
+            grpo_size(config),
+            config.trainer,
+            seed=recipe.seed,
+            source=context.source,
+            rollout=fast_rollouts(chat, config, recipe.seed, ended) if fast else None,
+            on_resume=reward.forget_after,
+            progress=context.report,
+        )
     logged = [row.metrics for row in stage.metrics()]
     rows = [metrics["reward"] for metrics in logged if "reward" in metrics]
     return {
@@ -80,6 +89,7 @@ def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Pro
         "first_reward": rows[0] if rows else None,
         "last_reward": rows[-1] if rows else None,
         "fast_rollouts": fast,
+        "overlap": overlap,
         "warning": malformed_warning(logged),
     }
 
@@ -96,10 +106,22 @@ def grpo_size(config: Grpo) -> GrpoSize:
     )
 
 
-def fast_rollouts(chat: ChatFormat, config: Grpo, seed: int) -> Rollouts:
+def how_to_roll_out(config: Grpo, judge: str | JudgeConfig) -> tuple[bool, bool]:
+    """Return whether completions come from Rubrica's own decode loop, and whether they are judged meanwhile.
+
+    TRL's own generation says nothing before the last completion has ended, so there is nothing to overlap with.
+    """
+    fast = config.fast_rollouts
+    if fast is None:
+        fast = config.overlap is True or not has_accelerator()
+    return fast, fast and (is_remote(judge) if config.overlap == "auto" else config.overlap)
+
+
+def fast_rollouts(chat: ChatFormat, config: Grpo, seed: int, ended: Ended | None = None) -> Rollouts:
     """Return a sampler of completions for TRL: unfiltered, at the rollout temperature, dropout off.
 
-    Random numbers belong to (seed, step, row), so a resumed run samples what a straight one would.
+    Random numbers belong to (seed, step, row), so a resumed run samples what a straight one would. ``ended``
+    hears of completions as they end.
     """
 
     def sample(step: int, prompts: Sequence[str], model: Decoder) -> tuple[list[list[int]], list[list[int]]]:
@@ -111,7 +133,19 @@ def fast_rollouts(chat: ChatFormat, config: Grpo, seed: int) -> Rollouts:
             seed=seed,
             max_tokens=config.max_completion_tokens,
         )
-        made = decode(model, rows, max_tokens=config.max_completion_tokens, stop=chat.end_ids, pick=pick)
+
+        def tell(completions: Sequence[tuple[int, list[int]]]) -> None:
+            if ended is not None:
+                ended([(prompts[row], ids) for row, ids in completions])
+
+        made = decode(
+            model,
+            rows,
+            max_tokens=config.max_completion_tokens,
+            stop=chat.end_ids,
+            pick=pick,
+            on_end=None if ended is None else tell,
+        )
         return rows, [completion.ids for completion in made]
 
     return sample
@@ -128,9 +162,12 @@ class RubricReward:
         chat: ChatFormat,
         executor: Executor,
         prompts: Sequence[Prompt],
+        ahead: Ahead | None = None,
     ) -> None:
+        """``ahead`` has judged what :meth:`ended` was told of."""
         self._context, self._config, self._stage = context, config, stage
-        self._chat, self._executor = chat, executor
+        self._chat, self._executor, self._ahead = chat, executor, ahead
+        self._counted = executor.usage
         self._prompts = {prompt.id: prompt for prompt in prompts}
         self._store, self._program = context.run.store, context.program
         self._reference = reference_judge(context, config.reference)
@@ -146,10 +183,13 @@ class RubricReward:
         """Return one reward for each completion; None where a total is missing after the retries."""
         prompts = [self._prompts[completion.prompt_id] for completion in completions]
         decoded = [self._chat.decode(completion.token_ids) for completion in completions]
-        attempts = [parse(text, self._context.recipe.tags, finished=end) for text, end in decoded]
-        before = self._executor.usage
+        attempts = [self._parse(text, end) for text, end in decoded]
         items = texts_to_judge(prompts, attempts)
+        started = time.monotonic()
+        if self._ahead is not None:
+            self._ahead.join()
         cards = self._executor.score(items)
+        waited, used = time.monotonic() - started, self._executor.usage
         scored = completion_rewards(attempts, cards, self._context.recipe.reward)
         with self._store.batch():
             for index, completion in enumerate(completions):
@@ -157,14 +197,31 @@ class RubricReward:
                     step, index, completion, decoded[index], attempts[index], scored[index]
                 )
                 self._store.put(ROLLOUT, rollout.id, rollout, stage=self._stage.name, step=step)
-        metrics = step_metrics(attempts, scored, cards) | usage_metrics(before, self._executor.usage)
+        metrics = step_metrics(attempts, scored, cards) | usage_metrics(self._counted, used)
+        metrics["judge/wait_seconds"] = waited
+        metrics["judge/busy_seconds"] = used.seconds - self._counted.seconds
         metrics |= self._false_vetoes(items, cards)
         every = self._config.diagnostics_every
         if every and (step % every == 0 or step == 1):
             metrics |= self._diagnose(step, prompts, attempts)
+        self._counted = self._executor.usage
         for name, value in metrics.items():
             log(name, value)
         return [score.reward for score in scored]
+
+    def ended(self, rendered: Mapping[str, str]) -> Ended:
+        """Return who hears of completions that end; ``rendered`` are the prompts' texts by id."""
+        by_text = {rendered[prompt.id]: prompt for prompt in self._prompts.values()}
+
+        def submit(completions: Sequence[tuple[str, list[int]]]) -> None:
+            assert self._ahead is not None
+            attempts = [self._parse(*self._chat.decode(ids)) for _, ids in completions]
+            self._ahead.submit(texts_to_judge([by_text[text] for text, _ in completions], attempts))
+
+        return submit
+
+    def _parse(self, text: str, finished: bool) -> Attempt:
+        return parse(text, self._context.recipe.tags, finished=finished)
 
     def _false_vetoes(
         self, items: Sequence[tuple[Prompt, str]], cards: Sequence[Scorecard]

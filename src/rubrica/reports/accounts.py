@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rubrica.core.records import Estimate, Outcome, QuestionKind, Scorecard, Usage
+from rubrica.core.account import CACHED, IRRELEVANT, SKIPPED, is_call, paid
+from rubrica.core.records import Estimate, Expense, Outcome, QuestionKind, Scorecard, Usage
 from rubrica.reports.examples import kind_of
 from rubrica.reports.metrics import thin
 from rubrica.reports.plots import lines
@@ -107,6 +108,52 @@ _PASSPORT = (
     ("attacks that succeed", "injection", ""),
 )
 """Figures of the judge's passport that the report shows: title, name, group."""
+
+
+@dataclass(frozen=True)
+class QuestionCost:
+    """What one question cost over the whole run, all judges together."""
+
+    id: str
+    text: str
+    asked: int
+    skipped: int
+    cached: int
+    tokens: int
+    seconds: float
+    money: float | None
+    """US dollars; None where no judge that was asked it has a price."""
+    answers: Sequence[tuple[str, int]]
+    """Answers and how often each was given, the most frequent first."""
+
+
+def question_costs(data: RunData) -> list[QuestionCost]:
+    """One row for each question of the run's account, the most expensive first: by money, tokens, seconds, calls."""
+    texts = {q.id: q.text for p in data.program.principles for d in p.dimensions for q in d.questions}
+    by_question: dict[str, list[Expense]] = {}
+    for line in data.account:
+        by_question.setdefault(line.question_id, []).append(line)
+    rows = []
+    for id, account in by_question.items():
+        calls = [line for line in account if is_call(line)]
+        answers: Counter[str] = Counter()
+        for line in calls:
+            answers[line.answer] += line.count
+        priced = any(line.judge in data.prices for line in calls)
+        rows.append(
+            QuestionCost(
+                id=id,
+                text=texts.get(id, "(not in the program)"),
+                asked=answers.total(),
+                skipped=sum(line.count for line in account if line.answer in (SKIPPED, IRRELEVANT)),
+                cached=sum(line.count for line in account if line.answer == CACHED),
+                tokens=sum(line.prompt_tokens + line.completion_tokens for line in calls),
+                seconds=sum(line.seconds for line in calls),
+                money=paid(calls, data.prices) if priced else None,
+                answers=_ranked(answers),
+            )
+        )
+    return sorted(rows, key=lambda row: (-(row.money or 0), -row.tokens, -row.seconds, -row.asked, row.id))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from rubrica.core.account import prices_of
 from rubrica.core.config import Json, read_yaml, validate
 from rubrica.core.errors import DataError
 from rubrica.core.records import Estimate, EvalResult, Program, Prompt, Rollout, Scorecard, ThinkExample
@@ -89,6 +90,8 @@ class RunData:
             self.rollouts = sorted(
                 self._run.store.all("rollout", Rollout), key=lambda r: (r.stage, r.step, r.id)
             )
+            self.account = self._run.store.account()
+            self.prices = prices_of(self._run.store)
             self.think = self._run.store.all("think-example", ThinkExample)
         except BaseException:
             self._run.close()

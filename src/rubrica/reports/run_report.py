@@ -14,7 +14,7 @@ from markupsafe import Markup
 from rubrica import __version__
 from rubrica.core.config import content_hash, dump_yaml
 from rubrica.core.run import write_atomic
-from rubrica.reports.accounts import costs, think_examples, trust
+from rubrica.reports.accounts import costs, question_costs, think_examples, trust
 from rubrica.reports.evaluation import headline, suites
 from rubrica.reports.examples import Example, choose
 from rubrica.reports.plots import waterfall
@@ -63,6 +63,7 @@ def render_report(run_dir: Path) -> str:
                 examples=[_draw(example) for example in choose(data)],
                 think=think_examples(data),
                 costs=costs(data),
+                question_costs=question_costs(data),
                 trust=trust(data),
                 recipe=dump_yaml(data.recipe),
                 program_hash=content_hash(data.program),
@@ -115,6 +116,7 @@ def _templates() -> Environment:
         "share": lambda part, whole: f"{100 * part / whole:.1f} %" if whole else "–",
         "count": lambda value: f"{value:,}",
         "duration": duration,
+        "dollars": dollars,
     }
     return environment
 
@@ -125,6 +127,13 @@ def shown_text(text: str) -> str:
     if len(cleaned) <= LONGEST_TEXT:
         return cleaned
     return f"{cleaned[:LONGEST_TEXT]} […] ({len(cleaned) - LONGEST_TEXT:,} more characters in store.sqlite)"
+
+
+def dollars(money: float | None) -> str:
+    """US dollars: ``$12.34``, ``$0.0042``; a dash where there is no price."""
+    if money is None:
+        return "–"
+    return f"${money:,.2f}" if money >= 1 or not money else f"${money:.2g}"
 
 
 def duration(seconds: float | None) -> str:
