@@ -1,8 +1,8 @@
 """How long GRPO waits for verdicts after generation, with judging meanwhile and without.
 
-    python benchmarks/overlap.py [--steps N] [--json]
+    python benchmarks/overlap.py [--steps N] [--policy DIR] [--json]
 
-The lab's policy after a short think-SFT trains a few steps under a judge behind real HTTP, in another process:
+The lab's policy after a short think-SFT (or the model in DIR) trains a few steps under a judge behind real HTTP, in another process:
 once bound by latency (slow calls, many at a time), once by throughput (quick calls, few at a time). Rewards are
 the same with and without; the first step is left out.
 """
@@ -91,7 +91,7 @@ def align(recipe: dict[str, object], out: Path) -> list[dict[str, float]]:
         return [row.metrics for row in run.stages()[-1].metrics()[1:]]
 
 
-def measure(steps: int) -> list[dict[str, float | str]]:
+def measure(steps: int, model: str | None) -> list[dict[str, float | str]]:
     """Return one row a case: seconds a step, without and with overlap."""
     demo = read_yaml(Path(str(resources.files("rubrica.lab") / "demo.yaml")))
     assert isinstance(demo, dict) and isinstance(demo["stages"], list) and isinstance(demo["stages"][0], dict)
@@ -103,8 +103,10 @@ def measure(steps: int) -> list[dict[str, float | str]]:
     rows: list[dict[str, float | str]] = []
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        align({**demo, "stages": [sft], "evaluate": {}}, base / "sft")
-        policy = {"model": str(base / "sft/stages/01-think-sft/model"), "dtype": "float32"}
+        if model is None:
+            align({**demo, "stages": [sft], "evaluate": {}}, base / "sft")
+            model = str(base / "sft/stages/01-think-sft/model")
+        policy = {"model": model, "dtype": "float32"}
         for case, (seconds, capacity, concurrency) in CASES.items():
             row: dict[str, float | str] = {"case": case}
             rewards = []
@@ -132,13 +134,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--policy", metavar="DIR")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", nargs=2, type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         asyncio.run(serve(args.serve[0], int(args.serve[1])))
         return
-    rows = measure(args.steps)
+    rows = measure(args.steps, args.policy)
     if args.json:
         print(json.dumps(rows, indent=1))
         return
