@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from naive_pooling import every_question, programs
+from naive_pooling import everything_asked, programs
 from rubrica.core.errors import BudgetError, JudgeError
 from rubrica.core.records import Label, Message, Outcome, Prompt, Verdict
 from rubrica.core.store import Store
@@ -44,8 +44,8 @@ def test_the_same_as_asking_at_the_end(prog, data):
     labels = {"gate": [Label.TRUE, Label.FALSE, None], "graded": [Label.A, Label.D, Label.NA, None]}
     answers = {
         (text, q.id): data.draw(st.lists(st.sampled_from(labels[q.kind]), min_size=1, max_size=3))
-        for text in sorted(set(texts))
-        for q in every_question(prog)
+        for text in ["", *sorted(set(texts))]
+        for q in everything_asked(prog)
     }
     known = data.draw(st.integers(0, len(texts)))
     items = [(PROMPT, text) for text in texts]

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rubrica.cli.output import JsonFlag, console, error_line, note, print_json
+from rubrica.cli.output import JsonFlag, console, cost_table, error_line, note, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rubrica.recipes.config import Recipe
     from rubrica.recipes.forecast import Forecast
+    from rubrica.recipes.rates import Cost
 
 
 def align(
@@ -22,6 +25,9 @@ def align(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print plan and forecast; load and write nothing.")
     ] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="With --dry-run: ask the judge a few questions to measure them.")
+    ] = False,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, as in a.b=c.")
     ] = None,
@@ -29,13 +35,16 @@ def align(
 ) -> None:
     """Align a model by a recipe: its stages in order, evaluation, report."""
     from rubrica.core.config import load_config
+    from rubrica.core.errors import UsageError
     from rubrica.recipes.config import Recipe
 
     loaded = load_config(Recipe, recipe, overrides or ())
     folder = out or Path("runs") / loaded.name
     source = f"{recipe} with --set" if overrides else str(recipe)
+    if probe and not dry_run:
+        raise UsageError("--probe: measures for a forecast; use it with --dry-run")
     if dry_run:
-        _dry_run(loaded, folder, source, as_json=as_json)
+        _dry_run(loaded, folder, source, ask=probe, as_json=as_json)
         return
     words = ["rubrica", "align", str(recipe), "--out", str(folder), "--resume"]
     words += [word for override in overrides or () for word in ("--set", override)]
@@ -98,16 +107,37 @@ def run_recipe(
         console().print(f"run: {folder}\nmodel: {model}")
 
 
-def _dry_run(loaded: "Recipe", folder: Path, source: str, *, as_json: bool) -> None:
-    """Print plan and forecast, then check all that needs neither torch nor a model nor the network."""
+def _dry_run(loaded: "Recipe", folder: Path, source: str, *, ask: bool, as_json: bool) -> None:
+    """Print plan and forecast, then check all that needs neither torch nor a model nor the network.
+
+    With ``ask`` the checks come first, and the judge is asked a few questions.
+    """
     from rubrica.recipes.align import prompts_of
-    from rubrica.recipes.checks import check_passports, check_recipe, program_of, prompt_files
-    from rubrica.recipes.forecast import forecast
+    from rubrica.recipes.checks import (
+        check_passports,
+        check_prompt_files,
+        check_recipe,
+        program_of,
+        prompt_files,
+    )
+    from rubrica.recipes.forecast import forecast, judging_cost
     from rubrica.recipes.prompts import arrange, names_hub
+    from rubrica.recipes.rates import measure, price_of, rates_of_run
     from rubrica.recipes.surroundings import default_surroundings
 
     program, around = program_of(loaded, source), default_surroundings()
-    _show_plan(loaded, folder, forecast(loaded, program), as_json=as_json)
+    expected, price = forecast(loaded, program), price_of(loaded.judge)
+    costs, spent = [judging_cost(expected, price, None)], None
+    if begun := rates_of_run(folder, price):
+        costs.append(judging_cost(expected, price, begun[0]))
+        spent = begun[1]
+    if ask:
+        check_recipe(loaded, program, source, around)
+        check_prompt_files(loaded, source)
+        prompts = arrange(loaded, files=prompts_of, lab=around.prompts)
+        measured = measure(loaded, program, [*prompts.rl, *prompts.sft], dict(around.judges))
+        costs.append(judging_cost(expected, price, measured))
+    _show_plan(loaded, folder, expected, costs, spent, as_json=as_json)
     check_recipe(loaded, program, source, around)
     for warning in check_passports(loaded, program, source):
         note(f"warning: {warning}")
@@ -133,7 +163,15 @@ def _result(folder: Path, model: Path) -> dict[str, object]:
         }
 
 
-def _show_plan(loaded: "Recipe", folder: Path, expected: "Forecast", *, as_json: bool) -> None:
+def _show_plan(
+    loaded: "Recipe",
+    folder: Path,
+    expected: "Forecast",
+    costs: "Sequence[Cost]",
+    spent: "Cost | None",
+    *,
+    as_json: bool,
+) -> None:
     plan = {
         "name": loaded.name,
         "out": str(folder),
@@ -149,7 +187,9 @@ def _show_plan(loaded: "Recipe", folder: Path, expected: "Forecast", *, as_json:
         "stages": [stage.model_dump(mode="json") for stage in loaded.stages],
     }
     if as_json:
-        print_json({"plan": plan, "forecast": expected.model_dump()})
+        found: dict[str, object] = {"plan": plan, "forecast": expected.model_dump()}
+        found["cost"] = [cost.model_dump() for cost in costs]
+        print_json(found | {"spent": spent.model_dump() if spent else None})
         return
     from rich.table import Table
 
@@ -161,3 +201,8 @@ def _show_plan(loaded: "Recipe", folder: Path, expected: "Forecast", *, as_json:
     for name, value in expected.model_dump().items():
         table.add_row(name.replace("_", " "), f"{value:,}")
     out.print(table)
+    out.print(cost_table([*costs, spent] if spent else costs))
+    if costs[0].money is None:
+        out.print(
+            "no money without a price: judge: {spec: ..., price: {prompt: USD, completion: USD}}, for 1M tokens"
+        )

@@ -15,7 +15,10 @@ from rubrica.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from typer._click import Context  # typer exports no type of its parser's context
+
+    from rubrica.recipes.rates import Cost
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 """Annotation of the ``--json`` flag: ``as_json: JsonFlag = False``."""
@@ -111,3 +114,17 @@ def plain(text: str) -> str:
 def plural(number: int, noun: str, several: str = "") -> str:
     """``1 gate``, ``2 gates``; ``several`` where the plural is no *s* behind the noun."""
     return f"{number} {noun if number == 1 else several or noun + 's'}"
+
+
+def cost_table(costs: "Sequence[Cost]") -> "Table":
+    """Calls, tokens, money and time, one row for each basis."""
+    from rich.table import Table
+
+    table = Table("judging", box=None)
+    for name in ("calls", "tokens", "USD", "hours"):
+        table.add_column(name, justify="right")
+    for cost in costs:
+        money = "–" if cost.money is None else f"{cost.money:,.4g}"
+        hours = "–" if cost.seconds is None else f"{cost.seconds / 3600:,.3g}"
+        table.add_row(cost.basis, f"{cost.calls:,}", f"{cost.tokens:,}", money, hours)
+    return table

@@ -11,6 +11,7 @@ from rubrica.cli.output import (
     MaxMoney,
     MaxTokens,
     console,
+    cost_table,
     error_line,
     how_to_go_on,
     note,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from rich.tree import Tree
 
+    from rubrica.core.data import Text
     from rubrica.core.records import (
         Dimension,
         DimensionScore,
@@ -35,8 +37,15 @@ if TYPE_CHECKING:
         Usage,
         Verdict,
     )
+    from rubrica.judges.factory import JudgeConfig
+    from rubrica.judges.passport import Passport
     from rubrica.recipes.gate_rates import GateRate
-    from rubrica.recipes.score import ScoredText, ScoreReport
+    from rubrica.recipes.score import Input, ScoredText, ScoreReport
+    from rubrica.recipes.what_if import Rule
+
+DryRunFlag = Annotated[
+    bool, typer.Option("--dry-run", help="Print calls, tokens and money; ask nobody, write nothing.")
+]
 
 
 PassportFlag = Annotated[
@@ -84,6 +93,7 @@ def score(
         list[str] | None,
         typer.Option("--set", metavar="K=V", help="reward.KEY or pooling.KEY, as in a recipe and a program."),
     ] = None,
+    dry_run: DryRunFlag = False,
     stored: Annotated[
         Path | None,
         typer.Option(
@@ -107,6 +117,7 @@ def score(
     if stored is not None:
         spare = {**asks, "--explain": explain, "--full": full or None, "--limit": limit}
         spare |= {
+            "--dry-run": dry_run or None,
             "--max-calls": max_calls,
             "--max-tokens": max_tokens,
             "--max-money": max_money,
@@ -123,7 +134,10 @@ def score(
     else:
         wanted = _Wanted(program, judge, source, out, explain, full, limit, reward, chosen, passport)
         caps = {"calls": max_calls, "tokens": max_tokens, "money": max_money}
-        _judge_texts(wanted, caps, as_json=as_json)
+        if dry_run:
+            _dry_run(wanted, as_json=as_json)
+        else:
+            _judge_texts(wanted, caps, as_json=as_json)
 
 
 class _Wanted(NamedTuple):
@@ -141,52 +155,95 @@ class _Wanted(NamedTuple):
     passport: Path | None
 
 
-def _judge_texts(wanted: _Wanted, caps: "dict[str, float | None]", *, as_json: bool) -> None:
-    from rubrica.core.store import Store
-    from rubrica.judges.budget import Budget, Purse
-    from rubrica.judges.factory import check_priced, check_spec, check_vouched, make_judge, read_judge
+class _Job(NamedTuple):
+    """What is judged, read and checked."""
+
+    program: "Program"
+    rule: "Rule"
+    given: "Input"
+    texts: "list[Text]"
+    judge: "JudgeConfig"
+    passport: "Passport | None"
+    full: bool
+
+
+def _read(wanted: _Wanted) -> _Job:
+    from rubrica.judges.factory import check_spec, read_judge
     from rubrica.judges.passport import read_passport
     from rubrica.program.program import load_program
     from rubrica.recipes import score as scoring
-    from rubrica.recipes.gate_rates import gate_rates
     from rubrica.recipes.surroundings import default_surroundings
     from rubrica.recipes.what_if import Rule, other_rule
 
     loaded, config = load_program(wanted.program), read_judge(wanted.judge)
-    out, explain = wanted.out, wanted.explain
     rule = other_rule(Rule(pooling=loaded.pooling), wanted.preset, wanted.settings)
     loaded = loaded.model_copy(update={"pooling": rule.pooling})
     given = scoring.read_input(wanted.source, wanted.limit)
-    texts = given.texts if explain is None else scoring.select(given, explain)
+    texts = given.texts if wanted.explain is None else scoring.select(given, wanted.explain)
     named = wanted.passport or config.passport
     # a passport that the judge's file names and that is not there only warns
     known = wanted.passport is not None or (named is not None and Path(named).is_file())
     passport = read_passport(named) if named is not None and known else None
-    builtin = dict(default_surroundings().judges)
-    check_spec(config, builtin)
+    check_spec(config, default_surroundings().judges)
+    return _Job(loaded, rule, given, texts, config, passport, wanted.full or wanted.explain is not None)
+
+
+def _dry_run(wanted: _Wanted, *, as_json: bool) -> None:
+    from rubrica.recipes.plan import plan_texts
+    from rubrica.recipes.surroundings import default_surroundings
+
+    job = _read(wanted)
+    plan, costs = plan_texts(
+        job.texts,
+        job.judge,
+        wanted.out / "store.sqlite",
+        program=job.program,
+        reward=job.rule.reward,
+        builtin=dict(default_surroundings().judges),
+        full=job.full,
+    )
+    if as_json:
+        print_json({"plan": plan._asdict(), "cost": [cost.model_dump() for cost in costs]})
+        return
+    console().print(f"{plural(plan.texts, 'distinct text')}, {plural(plan.known, 'answer')} in the store")
+    console().print(cost_table(costs))
+
+
+def _judge_texts(wanted: _Wanted, caps: "dict[str, float | None]", *, as_json: bool) -> None:
+    from rubrica.core.store import Store
+    from rubrica.judges.budget import Budget, Purse
+    from rubrica.judges.factory import check_priced, check_vouched, make_judge
+    from rubrica.recipes import score as scoring
+    from rubrica.recipes.gate_rates import gate_rates
+    from rubrica.recipes.surroundings import default_surroundings
+
+    job, out = _read(wanted), wanted.out
     if caps["money"] is not None:
-        check_priced(config, "--max-money")
+        check_priced(job.judge, "--max-money")
     with Store(scoring.scoring_folder(out) / "store.sqlite") as store:
         purse = Purse(Budget.model_validate(caps), store, prefix="--max-")
-        asked = make_judge(config, secret=store.secret, builtin=builtin, purse=purse)
-        for line in check_vouched(config, program=loaded, judge=asked.fingerprint, where=wanted.judge):
+        builtin = dict(default_surroundings().judges)
+        asked = make_judge(job.judge, secret=store.secret, builtin=builtin, purse=purse)
+        for line in check_vouched(
+            job.judge, program=job.program, judge=asked.fingerprint, where=wanted.judge
+        ):
             note(f"warning: {line}")
         with how_to_go_on(f"answers so far are in {store.path}"), progress_bar("questions") as progress:
             scored, usage = scoring.score_texts(
-                texts,
+                job.texts,
                 asked,
                 store,
-                program=loaded,
-                reward=rule.reward,
-                full=wanted.full or explain is not None,
+                program=job.program,
+                reward=job.rule.reward,
+                full=job.full,
                 progress=progress,
             )
-    if explain is not None:
-        _show_trees(loaded, scored, as_json=as_json)
+    if wanted.explain is not None:
+        _show_trees(job.program, scored, as_json=as_json)
     else:
-        path = scoring.write_cards(scored, out, loaded, rule.reward, pairs=given.paired)
-        rates = gate_rates([found.card for found in scored], loaded, passport)
-        report = scoring.report_of(scored, usage, given, asked.fingerprint, gates=rates)
+        path = scoring.write_cards(scored, out, job.program, job.rule.reward, pairs=job.given.paired)
+        rates = gate_rates([found.card for found in scored], job.program, job.passport)
+        report = scoring.report_of(scored, usage, job.given, asked.fingerprint, gates=rates)
         _show_report(report, path, as_json=as_json)
     if any(found.card.total is None for found in scored):
         _say_what_is_missing(scored)

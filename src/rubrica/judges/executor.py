@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
+from typing import NamedTuple
 
 from rubrica.core.account import CACHED, IRRELEVANT, SKIPPED
 from rubrica.core.config import Json, content_hash
@@ -90,6 +91,22 @@ class _Text:
         return Query(prompt=self.prompt, text="" if question in self.asks else self.text, question=question)
 
 
+class Plan(NamedTuple):
+    """What scoring would ask."""
+
+    texts: int
+    """Distinct texts."""
+    known: int
+    """Answers that the store has."""
+    at_least: int
+    """Questions that are asked whatever is answered."""
+    at_most: int
+    """Questions that are asked if no answer spares another one."""
+    letters_at_least: int
+    letters_at_most: int
+    """Of prompts, texts and questions that are put to the judge."""
+
+
 class Executor:
     """Scores texts with one judge and one program. Not for use from several threads at a time."""
 
@@ -155,11 +172,35 @@ class Executor:
                 self._store.put("scorecard", key, cards[id])
         return [cards[id] for id in ids]
 
+    def plan(self, items: Sequence[tuple[Prompt, str]], *, full: bool = False) -> Plan:
+        """Return what :meth:`score` would ask about ``items`` at least and at most; asks and writes nothing."""
+        texts = list(self._texts(items)[1].values())
+        self._look_up(texts)
+        sure: dict[str, int] = {}
+        possible: dict[str, int] = {}
+        for text in texts:
+            wanted = {q.id for q in self._wanted(text, full)}
+            relevant = self._relevant(text, full)
+            for question in (*text.asks, *text.questions):
+                if question.id in relevant and question.id not in text.verdicts:
+                    query = text.query(question)
+                    letters = sum(len(m.content) for m in query.prompt.messages) + len(query.text)
+                    possible[text.keys[question.id]] = letters + len(question.text)
+                    if question.id in wanted:
+                        sure[text.keys[question.id]] = possible[text.keys[question.id]]
+        known = sum(len(text.verdicts) for text in texts)
+        return Plan(len(texts), known, len(sure), len(possible), sum(sure.values()), sum(possible.values()))
+
     def sibling(self) -> "Executor":
-        """Return an executor for another thread: it has the same failure budget and a usage of its own."""
+        """Return an executor for another thread: what fails counts for both, its usage is its own."""
         other = copy.copy(self)
-        other.usage, other._progress, other._ahead = Usage(), None, {}
+        other.usage, other._progress = Usage(), None
         return other
+
+    @property
+    def asks_about_prompts(self) -> bool:
+        """True when texts of one prompt share questions."""
+        return bool(self._asks)
 
     def prepare(self, items: Sequence[tuple[Prompt, str]], stop: Event) -> None:
         """Ask ahead what :meth:`score` would ask about ``items``, until ``stop`` is set; raises what it raises."""
@@ -180,7 +221,6 @@ class Executor:
         """
         total = self.usage.model_dump()
         for sibling in siblings:
-            self._ahead |= sibling._ahead
             for name, value in sibling.usage.model_dump(exclude={"seconds"}).items():
                 total[name] += value
         self.usage = Usage(**total | {"seconds": self.usage.seconds + seconds})
@@ -230,15 +270,19 @@ class Executor:
 
     def _wanted(self, text: _Text, full: bool) -> list[Question]:
         """Questions to ask now: about the prompt, else gates that fail their dimension, else all that are open."""
-        every = [*text.asks, *text.questions]
-        if full:
-            outside = irrelevant(self._program, text.verdicts, prompt=text.prompt)
-            relevant = {q.id for q in every if label_of(q, text.verdicts.get(q.id)) is None} - outside
-        else:
-            relevant = set(undecided(self._program, text.verdicts, veto=self._veto, prompt=text.prompt))
+        relevant = self._relevant(text, full)
+        every = (*text.asks, *text.questions)
         open_ = [q for q in every if q.id in relevant and text.tries.get(q.id, 0) <= self._retries]
         about_prompt = [q for q in text.asks if q in open_]
         return about_prompt or (not full and [q for q in open_ if is_constraint(q)]) or open_
+
+    def _relevant(self, text: _Text, full: bool) -> set[str]:
+        """Questions whose answer is missing and could change the total; with ``full`` all that apply."""
+        if not full:
+            return set(undecided(self._program, text.verdicts, veto=self._veto, prompt=text.prompt))
+        outside = irrelevant(self._program, text.verdicts, prompt=text.prompt)
+        every = (*text.asks, *text.questions)
+        return {q.id for q in every if label_of(q, text.verdicts.get(q.id)) is None} - outside
 
     def _ask(self, pending: Sequence[tuple[_Text, Question]], stop: Event | None = None) -> None:
         slots = {text.keys[question.id]: (text, question) for text, question in reversed(pending)}

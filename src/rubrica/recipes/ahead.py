@@ -17,11 +17,13 @@ Item = tuple[Prompt, str]
 class Ahead(Closing):
     """Has siblings of one executor ask ahead; :meth:`join` before that executor scores.
 
-    Texts that come while all ``workers`` are busy wait and are asked about together.
+    Texts that come while all ``workers`` are busy wait and are asked about together. There is one worker where
+    texts share questions about their prompt, so that none is asked twice.
     """
 
     def __init__(self, executor: Executor, workers: int) -> None:
         self._executor = executor
+        workers = 1 if executor.asks_about_prompts else workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="judge-ahead")
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._waiting: list[Item] = []

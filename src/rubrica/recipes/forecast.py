@@ -1,16 +1,17 @@
-"""What a recipe will cost, worked out from its numbers alone: no model, no network, no file is touched.
+"""What a recipe will cost: bounds from its numbers alone, and what to expect where rates were measured.
 
-Judge calls are exact upper bounds: one for each question and text. Fewer are made where a verdict is known
+:func:`forecast` needs no model, no network and no file. Judge calls are exact upper bounds: one for each question and text. Fewer are made where a verdict is known
 already or cannot change the reward. Tokens are rough: texts are taken at their longest, words at four
 characters a token.
 """
 
 from rubrica.core.config import Config
-from rubrica.core.records import Program
+from rubrica.core.records import Price, Program
 from rubrica.judges.factory import JudgeConfig
 from rubrica.program.program import counts, questions
 from rubrica.recipes.config import Grpo, Recipe, ThinkSft
 from rubrica.recipes.examples import REFLECTION_TOKENS
+from rubrica.recipes.rates import Cost, Rates, cost_of, rated_cost
 
 CHARACTERS_PER_TOKEN = 4
 PROMPT_TOKENS = 100
@@ -89,3 +90,12 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
         judge_prompt_tokens=read,
         judge_completion_tokens=written + texts * asked * (REASON_TOKENS if reasons else 1),
     )
+
+
+def judging_cost(expected: Forecast, price: Price | None, rates: Rates | None) -> Cost:
+    """Return what judging takes: bounds, or with ``rates`` what their calls let expect."""
+    calls = expected.judge_calls + expected.sft_judge_calls + expected.sft_check_calls
+    if rates is None:
+        read, written = float(expected.judge_prompt_tokens), float(expected.judge_completion_tokens)
+        return cost_of("at most", calls, read, written, price, None)
+    return rated_cost(round(calls * rates.asked_share), price, rates)
