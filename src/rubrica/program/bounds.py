@@ -5,7 +5,7 @@ monotone in each member (antitone in a fault), so their extremes lie where every
 What is left to decide is which of the members that may have no value do; each function says why its choice is best.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -59,8 +59,11 @@ Member = tuple[Number, Bounds]
 """Weight (never 0) and bounds."""
 
 
-def mean_bounds(members: Iterable[Bounds]) -> Bounds:
+def mean_bounds(members: Sequence[Bounds]) -> Bounds:
     """Mean over the members that have a value."""
+    sure = [member.low for member in members if member.low is not None]
+    if sure and all(m.low is m.high and (m.low is None or not m.may_be_none) for m in members):
+        return exactly(sum(sure, Fraction(0)) / len(sure))  # nothing is open: no need to look for extremes
     return weighted_bounds([(1, member) for member in members])
 
 

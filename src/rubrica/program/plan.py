@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rubrica.core.records import Op, Part, Program, Question
+from rubrica.core.records import Label, Op, Part, Program, Question
 from rubrica.program.bounds import (
     Bounds,
     Number,
@@ -15,7 +15,7 @@ from rubrica.program.bounds import (
     min_bounds,
     weighted_bounds,
 )
-from rubrica.program.labels import is_constraint
+from rubrica.program.labels import allowed_labels, is_constraint
 from rubrica.program.program import program_hash
 from rubrica.program.relevance import relevance_questions, shared_asks, tag_names
 
@@ -77,9 +77,13 @@ class Node:
 class DimensionNode(Node):
     """A dimension: questions that fail it, and questions that its pool counts."""
 
-    constraints: tuple[Question, ...]
-    counted: tuple[Question, ...]
     questions: tuple[Question, ...]
+    offers: tuple[tuple[str, tuple[Label, ...]], ...]
+    """Id and allowed labels of each question."""
+    constraints: tuple[bool, ...]
+    """Which of the questions fail the dimension; the others are counted by the pool."""
+    known: dict[tuple[Label | None, ...], Bounds]
+    """Bounds by labels, as far as they were worked out: few combinations of answers come again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +134,9 @@ def _make(program: Program) -> Plan:
         for dimension in principle.dimensions:
             counted = tuple(q for q in dimension.questions if not is_constraint(q))
             pool_ = _pool_of(dimension.pool or program.pooling.grades, counted)
-            constraints = tuple(q for q in dimension.questions if is_constraint(q))
-            nodes.append(DimensionNode(dimension, pool_, constraints, counted, dimension.questions))
+            offers = tuple((q.id, allowed_labels(q)) for q in dimension.questions)
+            constraints = tuple(map(is_constraint, dimension.questions))
+            nodes.append(DimensionNode(dimension, pool_, dimension.questions, offers, constraints, {}))
         pool_ = _parts_pool(principle.pool, principle.dimensions)
         principles.append(PrincipleNode(principle, pool_, tuple(nodes), principle.pool))
     return Plan(

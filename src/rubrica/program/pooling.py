@@ -80,9 +80,8 @@ class Veto(Config):
 # --- values -----------------------------------------------------------------------------------------
 
 
-def _leaf(question: Question, verdict: Verdict | None, pooling: Pooling) -> Bounds:
+def _leaf(question: Question, label: Label | None, verdict: Verdict | None, pooling: Pooling) -> Bounds:
     """Bounds of one counted question."""
-    label = label_of(question, verdict)
     if label is None or label is Label.NA:
         graded = question.kind is QuestionKind.GRADED
         fails = (pooling.graded_na if graded else pooling.gate_na) == "fail"
@@ -100,17 +99,41 @@ def _leaf(question: Question, verdict: Verdict | None, pooling: Pooling) -> Boun
     return _EXACT[label]
 
 
+_MAX_KNOWN = 4096
+"""Most combinations of labels that a dimension keeps bounds for."""
+
+
 def _dimension_bounds(node: DimensionNode, verdicts: Mapping[str, Verdict], pooling: Pooling) -> Bounds:
     """Bounds of one dimension: -1 if any constraint fails, else the pool of what is counted."""
-    if not node.questions:
+    labels = tuple(
+        None if (found := verdicts.get(id)) is None or found.label not in offered else found.label
+        for id, offered in node.offers
+    )
+    if pooling.expected_grade:
+        return _pooled(node, labels, verdicts, pooling)
+    bounds = node.known.get(labels)
+    if bounds is None:
+        if len(node.known) >= _MAX_KNOWN:
+            node.known.clear()
+        bounds = node.known[labels] = _pooled(node, labels, verdicts, pooling)
+    return bounds
+
+
+def _pooled(
+    node: DimensionNode, labels: Sequence[Label | None], verdicts: Mapping[str, Verdict], pooling: Pooling
+) -> Bounds:
+    if not labels:
         return NOTHING
     open_gate = False
-    for question in node.constraints:
-        label = label_of(question, verdicts.get(question.id))
-        if label is Label.FALSE or (label is Label.NA and pooling.gate_na == "fail"):
+    counted: list[Bounds] = []
+    for question, label, constrains in zip(node.questions, labels, node.constraints, strict=True):
+        if not constrains:
+            counted.append(_leaf(question, label, verdicts.get(question.id), pooling))
+        elif label is Label.FALSE or (label is Label.NA and pooling.gate_na == "fail"):
             return FAILED
-        open_gate = open_gate or label is None
-    pooled = node.pool([_leaf(q, verdicts.get(q.id), pooling) for q in node.counted])
+        else:
+            open_gate = open_gate or label is None
+    pooled = node.pool(counted)
     if pooled.may_be_none and pooling.empty_dimension == "one":
         pooled = Bounds(HIGHEST if pooled.low is None else pooled.low, HIGHEST, False)
     if open_gate:
