@@ -92,25 +92,27 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("batch_tokens", [100, 16_384])
-def test_reasons_and_scores_equal_generating_one_question_at_a_time(name, batch_tokens):
+def test_reasons_and_scores_equal_generating_one_question_at_a_time(name):
     """Rows of different lengths, some that end (an eighth of the tokens do) and some that are cut, in any batches."""
     model, stops, limit = untied(MODELS[name]()), frozenset(range(2, 308, 8)), 9
-    scorer = TreeScorer(model, batch_tokens)
-    assert scorer.sharing == ("plain" if name == "granite" else "tree")
-    form = ReasonForm(limit, stops, CLOSING)
-    found = {score.owner: score for batch in scorer.score(GROUPS, form) for score in batch}
-    assert sorted(found) == list(range(20))
-    endings = set()
+    expected = {}
     for group in GROUPS:
         for branch, owner in zip(group.branches, group.owners, strict=True):
             asked = [*group.prefix, *branch.question]
             reason, ended = generated(model, asked, limit, stops)
-            assert found[owner].reason == (reason, ended)
-            endings.add((ended, len(reason)))
-            expected = [logprob(model, [*asked, *reason, *CLOSING], label) for label in branch.labels]
-            assert found[owner].logprobs == pytest.approx(expected, abs=1e-4)
+            scores = [logprob(model, [*asked, *reason, *CLOSING], label) for label in branch.labels]
+            expected[owner] = (reason, ended), scores
+    endings = {(ended, len(reason)) for (reason, ended), _ in expected.values()}
     assert (False, limit) in endings and len(endings) >= 4
+    for batch_tokens in (100, 16_384):
+        scorer = TreeScorer(model, batch_tokens)
+        assert scorer.sharing == ("plain" if name == "granite" else "tree")
+        batches = scorer.score(GROUPS, ReasonForm(limit, stops, CLOSING))
+        found = {score.owner: score for batch in batches for score in batch}
+        assert sorted(found) == sorted(expected)
+        for owner, (reason, scores) in expected.items():
+            assert found[owner].reason == reason
+            assert found[owner].logprobs == pytest.approx(scores, abs=1e-4)
 
 
 def test_a_text_is_read_once_for_all_reasons_about_it():
@@ -154,9 +156,10 @@ def by_hand(model, query, limit, tokenizer=TOKENIZER):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_verdicts_carry_reason_probabilities_and_tokens(family):
     model = tiny_model(family, len(TOKENIZER), context=1400)
-    verdicts = dict(chat_judge(model, reason_tokens=12).answer(QUERIES))
-    assert sorted(verdicts) == list(range(len(QUERIES)))
-    for index, query in enumerate(QUERIES):
+    queries = QUERIES[1:8]
+    verdicts = dict(chat_judge(model, reason_tokens=12).answer(queries))
+    assert sorted(verdicts) == list(range(len(queries)))
+    for index, query in enumerate(queries):
         reason, probabilities, written = by_hand(model, query, 12)
         assert verdicts[index].reason == reason
         assert verdicts[index].probabilities == pytest.approx(probabilities, abs=1e-4)
