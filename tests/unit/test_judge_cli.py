@@ -14,12 +14,14 @@ from fake_server import FakeServer, Reply, completion, error
 from rubrica.cli import main
 from rubrica.core.agreement import rogan_gladen
 from rubrica.core.config import dump_yaml
+from rubrica.core.errors import UsageError
 from rubrica.core.records import Estimate, Program
 from rubrica.core.stats import wilson
 from rubrica.judges.passport import read_passport
 from rubrica.lab.answers import labelled
 from rubrica.lab.oracle import read
 from rubrica.lab.truth import label
+from rubrica.recipes.scorer import open_scorer
 
 SMALL = {
     "name": "small",
@@ -165,6 +167,19 @@ def test_a_judges_file_may_ask_for_a_floor(place, capsys):
     )
 
 
+def test_the_reward_server_holds_its_judge_to_the_floor(place, capsys):
+    run(capsys, *check_argv(place))
+    judge, passport = place / "judge.yaml", place / "out/passport.json"
+    whole = judge.read_text()
+    judge.write_text(f"{whole}passport: {passport}\nfloor: {{agreement: 0.99}}\n")
+    with pytest.raises(UsageError, match="does not reach the floor"):
+        open_scorer(place / "small.yaml", str(judge), place / "served")
+    # the model was exchanged behind its name
+    judge.write_text(f"{whole}version: other\npassport: {passport}\n")
+    with pytest.warns(UserWarning, match="is stale: the judge changed"):
+        open_scorer(place / "small.yaml", str(judge), place / "served").close()
+
+
 def test_a_floor_without_a_passport_is_refused(place, capsys):
     judge = place / "judge.yaml"
     judge.write_text(judge.read_text() + "floor: {agreement: 0.5}\n")
@@ -232,6 +247,10 @@ def test_a_recipe_warns_of_a_missing_passport_and_refuses_a_floor_that_is_not_me
     assert "all questions: agreement found 1.000" in low and "required at least 0.99" in low
     told = dry(f"{{spec: lab, passport: {passport}, floor: {{injection: 0.05}}}}", code=2)
     assert "injection was not measured (not asked for)" in told
+    # the run itself is refused before anything is written
+    refused = run(capsys, "align", recipe, "--out", place / "run", code=2).err
+    assert "injection was not measured" in " ".join(refused.split())
+    assert not (place / "run").exists()
     wrong = dry(f"{{spec: lab, passport: {passport}, floor: {{agrement: 0.5}}}}", code=2)
     assert "agrement" in wrong and "agreement" in wrong
 
