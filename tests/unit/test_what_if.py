@@ -20,17 +20,24 @@ from rubrica.core.config import dump_yaml
 from rubrica.core.data import Text
 from rubrica.core.errors import UsageError
 from rubrica.core.records import (
+    Attempt,
     Dimension,
     Label,
+    Malformed,
     Message,
     Pooling,
     Principle,
     Program,
     Prompt,
     Question,
+    Response,
+    Rollout,
+    Sampling,
     Verdict,
 )
+from rubrica.core.run import Run
 from rubrica.core.store import Store
+from rubrica.program.pooling import pool
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.ranking import Item, advantages, change, prefer, rank
 from rubrica.recipes.score import score_texts, write_cards
@@ -276,6 +283,64 @@ def test_another_program_takes_the_answers_of_equal_questions(tmp_path, fake_ser
     assert found["missing"] == {"before": 0, "after": 1, "unasked": 1} and found["change"] is None
 
 
+def graded(safe: str, kind: str, clear: str):
+    labels = {"s": safe, "k": kind, "r": clear}
+    verdicts = {id: Verdict(question_id=id, outcome="answered", label=label) for id, label in labels.items()}
+    return pool(PROGRAM, verdicts, veto=RewardConfig().veto(), judge="j")
+
+
+def test_a_group_of_rollouts_by_hand(tmp_path, capsys):
+    prompt = Prompt(id="p0", messages=(Message(role="user", content="Hi"),))
+    # totals are the lower grade: (1, 1), (-1, 1), (.5, .1); the fourth has no tags
+    texts = [("A", "A"), ("F", "A"), ("B", "C")]
+    run = Run.start(tmp_path / "run", sample_run.Recipe(), PROGRAM, seed=0)
+    with run:
+        run.store.put("prompt", "p0", prompt)
+        for n, grades in enumerate([*texts, None]):
+            cards = [graded("TRUE", g, g) for g in grades] if grades else []
+            ids = []
+            for which, card in enumerate(cards):
+                ids.append(f"c{n}{which}")
+                run.store.put("scorecard", ids[-1], card)
+            reason = None if cards else Malformed.NO_OPEN_TAG
+            rollout = Rollout(
+                id=f"r{n}",
+                stage="02-grpo",
+                step=1,
+                prompt_id="p0",
+                response=Response(
+                    id=f"r{n}", prompt_id="p0", text="x", model="m", sampling=Sampling(), tokens=1
+                ),
+                attempt=Attempt(draft=f"d{n}", reflection="r", revision=f"v{n}", malformed=reason),
+                draft_card=ids[0] if ids else None,
+                revision_card=ids[1] if ids else None,
+                reward=RewardConfig().reward(*(cards or [None, None]), reason),
+            )
+            run.store.put("rollout", rollout.id, rollout, stage="02-grpo", step=1)
+    source = open_source(tmp_path / "run")
+    # rubrica: 1 + 1, -.5 + 1.5, .25 + .15, and -2 - .5
+    assert [row.value for row in source.rows] == pytest.approx([2, 1, 0.4, -2.5])
+    found = compare(source, None, "qa-lign", [])
+    # the published constants: 2, 11 + 9, 2 * .1, and -2 - .5
+    new = [2, 20, 0.2, -2.5]
+    assert found.reproduced == 4 and found.change.mean_after.value == pytest.approx(statistics.fmean(new))
+    assert (found.ranking.groups, found.ranking.pairs, found.ranking.flips) == (1, 6, 1)
+    assert found.ranking.tau.value == pytest.approx((5 - 1) / 6)
+    assert found.ranking.best_changed.value == 1.0
+    # means .225 and 4.925: +, +, +, - against -, +, -, -
+    assert (found.ranking.advantages, found.ranking.sign_flips) == (4, 2)
+    assert found.ranking.advantage_correlation == pytest.approx(
+        statistics.correlation([2, 1, 0.4, -2.5], new), abs=1e-4
+    )
+    [flip] = found.ranking.examples
+    assert (flip.better_before, flip.better_after) == ("r0", "r1") and flip.after == pytest.approx((2, 20))
+    plot = tmp_path / "plot.svg"
+    printed = cli(capsys, "--from", str(tmp_path / "run"), "--reward", "qa-lign", "--plot", str(plot))
+    assert plot.read_text().startswith("<svg") and "reward after" in plot.read_text()
+    assert "1 group, 6 pairs: 1 flip, 0 ties broken, 0 made" in printed
+    assert "  r0 +2.000 > r1 +1.000, now +2.000 < +20.000" in printed
+
+
 class Sure:
     """A judge with fitted veto thresholds, which says FALSE with probability 0.9 and else the best grade."""
 
@@ -327,6 +392,8 @@ def test_no_judge_is_even_loaded(run):
         (["--from", "nowhere"], "nowhere: neither a run (recipe.yaml) nor scorecards"),
         (["--from", "x", "--judge", "lab"], "--judge: has no use with --from"),
         (["--from", "x", "--full"], "--full: has no use with --from"),
+        (["--plot", "x.svg", "--program", "lab"], "--plot: needs --from RUN"),
+        (["--from", "x", "--plot", "nowhere/x.svg"], "nowhere/x.svg: its folder does not exist"),
         (["--program", "lab", "--judge", "lab"], "--input, --out: missing; or --from RUN"),
         (["--reward", "best", "--program", "lab", "--judge", "lab", "--input", "i", "--out", "o"], "rubrica"),
     ],

@@ -62,7 +62,8 @@ def discriminate(
     from rubrica.recipes import discriminate as telling
     from rubrica.recipes.score import scoring_folder
     from rubrica.recipes.surroundings import default_surroundings
-    from rubrica.reports.discrimination import write_plot
+    from rubrica.reports.discrimination import spec
+    from rubrica.reports.svg import write_svg
 
     loaded, config = load_program(program), read_judge(judge)
     given = _pairs(source, limit)
@@ -73,7 +74,7 @@ def discriminate(
         with how_to_go_on(f"answers so far are in {store.path}"), progress_bar("questions") as progress:
             report = telling.discriminate(given, asked, store, loaded, margin=margin, progress=progress)
     write_json(out / "discrimination.json", report)
-    plot = write_plot(report.questions, out / "discrimination.svg")
+    plot = write_svg(spec(report.questions), out / "discrimination.svg")
     for problem in report.skipped:
         note(f"left out {problem}")
     if as_json:

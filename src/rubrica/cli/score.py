@@ -102,6 +102,10 @@ def score(
             help="What if: value the verdicts of a run or a score DIR anew, ask nobody.",
         ),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE.svg", help="With --from: draw both values of all rows."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Judge texts by a program. Run the same command again to go on after an interruption.
@@ -112,32 +116,32 @@ def score(
     from rubrica.cli.what_if import what_if
     from rubrica.core.errors import UsageError
 
-    chosen = settings or []
+    chosen, caps = settings or [], {"calls": max_calls, "tokens": max_tokens, "money": max_money}
     asks: dict[str, object] = {"--judge": judge, "--input": source, "--out": out}
     if stored is not None:
-        spare = {**asks, "--explain": explain, "--full": full or None, "--limit": limit}
-        spare |= {
-            "--dry-run": dry_run or None,
-            "--max-calls": max_calls,
-            "--max-tokens": max_tokens,
-            "--max-money": max_money,
-            "--passport": passport,
-        }
-        if given := [flag for flag, value in spare.items() if value is not None]:
-            raise UsageError(
-                f"{given[0]}: has no use with --from, which asks no judge; leave one of them out"
-            )
-        what_if(stored, program, reward, chosen, as_json=as_json)
+        more = {"--explain": explain, "--full": full or None, "--limit": limit, "--dry-run": dry_run or None}
+        _refuse({**asks, **more, "--passport": passport, **{f"--max-{k}": cap for k, cap in caps.items()}})
+        what_if(stored, program, reward, chosen, plot, as_json=as_json)
+    elif plot is not None:
+        raise UsageError("--plot: needs --from RUN, whose values before and after it draws")
     elif program is None or judge is None or source is None or out is None:
         missing = [flag for flag, value in {"--program": program, **asks}.items() if value is None]
         raise UsageError(f"{', '.join(missing)}: missing; or --from RUN, to value stored verdicts anew")
     else:
         wanted = _Wanted(program, judge, source, out, explain, full, limit, reward, chosen, passport)
-        caps = {"calls": max_calls, "tokens": max_tokens, "money": max_money}
         if dry_run:
             _dry_run(wanted, as_json=as_json)
         else:
             _judge_texts(wanted, caps, as_json=as_json)
+
+
+def _refuse(flags: "dict[str, object]") -> None:
+    """Refuse flags that only asking a judge has a use for."""
+    from rubrica.core.errors import UsageError
+
+    for flag, value in flags.items():
+        if value is not None:
+            raise UsageError(f"{flag}: has no use with --from, which asks no judge; leave one of them out")
 
 
 class _Wanted(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rubrica.cli.output import console, note, plain, plural, print_json, progress_bar
+from rubrica.cli.output import check_out, console, note, plain, plural, print_json, progress_bar
 
 if TYPE_CHECKING:
     from rubrica.core.records import Estimate
@@ -13,15 +13,25 @@ if TYPE_CHECKING:
 
 
 def what_if(
-    path: Path, program: str | None, preset: str | None, settings: Sequence[str], *, as_json: bool
+    path: Path,
+    program: str | None,
+    preset: str | None,
+    settings: Sequence[str],
+    plot: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Print what the verdicts in ``path`` are worth under another rule; no judge is built."""
     from rubrica.program.program import load_program
     from rubrica.recipes.what_if import compare, open_source
 
+    if plot is not None:
+        check_out(plot)
     other = load_program(program) if program else None
     with progress_bar("texts") as progress:
         report = compare(open_source(path), other, preset, settings, progress)
+    if plot is not None:
+        _draw(report, plot)
     if as_json:
         print_json(report)
     else:
@@ -33,6 +43,14 @@ def what_if(
             "recipe's own rule and the stored verdicts: this version pools otherwise, or fitted veto thresholds were "
             "not kept"
         )
+
+
+def _draw(report: "WhatIf", path: Path) -> None:
+    from rubrica.reports.revalued import spec
+    from rubrica.reports.svg import write_svg
+
+    both = [(i.before, i.after) for i in report.items if i.before is not None and i.after is not None]
+    write_svg(spec(both, "total" if report.what == "texts" else "reward"), path)
 
 
 def _lines(report: "WhatIf") -> Iterator[str]:

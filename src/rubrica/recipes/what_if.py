@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from rubrica.core.config import Config, apply_overrides, read_yaml, validate
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.instance import program_for
@@ -146,6 +148,8 @@ class WhatIf(Record):
     ranking: Ranking
     preferred: Preferred | None
     """Only for preference pairs."""
+    items: tuple[Item, ...] = Field(default=(), exclude=True)
+    """Every row with both of its values; left out of the printed result."""
 
 
 def compare(
@@ -177,6 +181,7 @@ def compare(
         change=change(items),
         ranking=rank(items),
         preferred=prefer(items) if source.pairs else None,
+        items=tuple(items),
     )
 
 

@@ -1,13 +1,9 @@
 """A chart of how well each question tells good texts from bad ones: a dot and its interval a question."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
-import vl_convert
-
 from rubrica.core.records import Estimate
-from rubrica.core.run import write_atomic
 from rubrica.reports.svg import FONT, THEME, Spec
 
 _COLOURS = {"discriminates": "s0", "undecided": "before", "filler": "s1", "inverted": "s4"}
@@ -67,9 +63,3 @@ def spec(found: Sequence[Telling]) -> Spec:
         "config": {"font": FONT, "view": {"stroke": None}, "axis": {"labelLimit": 320}},
         "layer": [half, interval, dot],
     }
-
-
-def write_plot(found: Sequence[Telling], path: Path) -> Path:
-    """Write the chart as SVG and return its path."""
-    write_atomic(path, vl_convert.vegalite_to_svg(spec(found), allowed_base_urls=[]))
-    return path

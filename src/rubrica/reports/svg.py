@@ -8,9 +8,12 @@ variables here, which follow light and dark mode; a few lines of script add tool
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import vl_convert
 from markupsafe import Markup
+
+from rubrica.core.run import write_atomic
 
 Spec = dict[str, object]
 
@@ -79,6 +82,12 @@ def inline_svg(spec: Spec, title: str) -> Markup:
     return Markup('<svg viewBox="0 0 {} {}" style="max-width:{}px" role="img" aria-label="{}">').format(
         size[1], size[2], size[1], title
     ) + Markup(rest)
+
+
+def write_svg(spec: Spec, path: Path) -> Path:
+    """Draw a specification as an SVG file of its own, and return its path."""
+    write_atomic(path, vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
+    return path
 
 
 def figure(make: Callable[[int], Spec], title: str, wide: int = WIDE) -> Markup:
