@@ -59,18 +59,16 @@ def attention(
         key.reshape(-1, keys, size).contiguous().transpose(1, 2),
         value.reshape(-1, keys, size).contiguous(),
     )
-    hidden = None
-    if allow is not None:
-        hidden = ~allow.reshape(-1, 1, count, keys).repeat(1, 1, groups, 1)
-        if len(hidden) > 1:
-            hidden = hidden.expand(-1, heads // groups, -1, -1)
-        hidden = hidden.reshape(-1, groups * count, keys)
+    hidden = None if allow is None else ~allow.reshape(-1, count, keys)
+    token = torch.arange(groups * count, device=query.device) % count
     out, lse = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
     held = _HELD if query.device.type == "cpu" else 64 * _HELD
     step = max(1, held // (len(query) * keys))
     for start in range(0, groups * count, step):
         part = slice(start, start + step)
-        mask = None if hidden is None else hidden[:, part]
+        mask = None if hidden is None else hidden[:, token[part]]
+        if mask is not None and len(mask) > 1:
+            mask = mask.repeat_interleave(heads // groups, 0)
         weights, top = _weights(query[:, part], key, form, mask)
         total = weights.sum(-1, keepdim=True, dtype=torch.float32)
         out[:, part] = (weights @ value) / total.clamp(min=0.1)  # 1 or more, or 0 where nothing is seen
