@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
     from rubrica.core.data import Text
     from rubrica.core.records import (
-        Dimension,
         DimensionScore,
         Estimate,
-        Principle,
+        Part,
         PrincipleScore,
         Program,
         Usage,
@@ -361,15 +360,19 @@ def _tree(program: "Program", found: "ScoredText") -> "Tree":
     veto = f", vetoed by {', '.join(card.vetoed_by)}" if card.vetoed_by else ""
     total = "no total" if card.total is None else f"total {card.total:+.3f}"
 
-    def line(part: "Program | Principle | Dimension", title: str, style: str, value: str) -> Text:
+    def line(part: "Program | Part", title: str, style: str, value: str, said: str = "") -> Text:
         how = plain(", ".join(traits(part, program)))
-        return Text.assemble((plain(title), style), f"  {value}", (f"  {how}", "dim"))
+        return Text.assemble((plain(title), style), f"  {value}", (f"  {how}{said}", "dim"))
 
     root = Tree(line(program, found.id, "bold", f"{total}{veto}"))
     for principle, score in zip(program.principles, card.principles, strict=True):
-        branch = root.add(line(principle, principle.title, "bold cyan", _value(score)))
+        outside = score.relevant is False
+        branch = root.add(
+            line(principle, principle.title, "bold cyan", _value(score, outside), _relevance(score))
+        )
         for dimension, below in zip(principle.dimensions, score.dimensions, strict=True):
-            leaf = branch.add(line(dimension, dimension.title, "bold", _value(below)))
+            value = _value(below, outside or below.relevant is False)
+            leaf = branch.add(line(dimension, dimension.title, "bold", value, _relevance(below)))
             for question, verdict in zip(dimension.questions, below.verdicts, strict=True):
                 how = "".join(f"  {trait}" for trait in traits(question, program))
                 said = (
@@ -381,12 +384,17 @@ def _tree(program: "Program", found: "ScoredText") -> "Tree":
     return root
 
 
-def _value(score: "PrincipleScore | DimensionScore") -> str:
+def _value(score: "PrincipleScore | DimensionScore", outside: bool) -> str:
+    if outside:
+        return "does not apply to this prompt"
     if score.value is not None:
         return f"{score.value:+.3f}"
-    if score.relevant is False:
-        return "does not apply to this prompt"
     return "not applicable" if score.known else "unknown"
+
+
+def _relevance(score: "PrincipleScore | DimensionScore") -> str:
+    """What the judge answered to the question about the prompt."""
+    return "" if score.relevance is None else f" ({_answer(score.relevance)})"
 
 
 def _answer(verdict: "Verdict") -> str:

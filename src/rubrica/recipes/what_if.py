@@ -271,8 +271,15 @@ def _asked(program: Program, judged: Judged) -> Iterator[tuple[Question, str]]:
 
 
 def _only_unasked(card: Scorecard) -> bool:
-    verdicts = [v for p in card.principles for d in p.dimensions for v in d.verdicts]
-    return all(v.label is not None or v.outcome is Outcome.SKIPPED for v in verdicts)
+    missing = [
+        verdict
+        for principle in card.principles
+        for dimension in principle.dimensions
+        if principle.relevant is not False and dimension.relevant is not False
+        for verdict in dimension.verdicts
+        if verdict.label is None
+    ]
+    return bool(missing) and all(verdict.outcome is Outcome.SKIPPED for verdict in missing)
 
 
 def look_up(source: Source, program: Program) -> None:
