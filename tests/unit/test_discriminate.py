@@ -90,6 +90,7 @@ def test_findings_need_evidence():
     assert set(few.values()) == {"undecided"}
     lots = {q.id: q for q in judged(PROGRAM, many(80, ("TRUE", "C", "A"), ("FALSE", "A", "A")))}
     assert {id: q.finding for id, q in lots.items()} == {"g": "discriminates", "s": "inverted", "t": "filler"}
+    assert [getattr(lots["t"].difference, end) for end in ("low", "value", "high")] == [0, 0, 0]
     # 80 ties: at the level 1 - .05/3, z = 2.3940, Wilson's upper end for 0 of 80 is z2 / (80 + z2) = .06685
     assert (lots["t"].auc.low, lots["t"].auc.high) == pytest.approx(
         (0.5 - 0.06685 / 2, 0.5 + 0.06685 / 2), abs=1e-4
@@ -158,8 +159,10 @@ def test_a_library_program_with_a_server_and_a_second_run_asks_nothing(
         str(tmp_path / "in.jsonl"),
     ]
     argv += ["--out", str(tmp_path / "out")]
+    paused = run(capsys, *argv, "--max-calls", "7", code=1)
+    assert len(fake_server.requests) == 7 and "--max-calls" in paused
     found = json.loads(run(capsys, *argv, "--json"))
-    assert len(fake_server.requests) == found["usage"]["asked"] == 4 * asked
+    assert len(fake_server.requests) == found["usage"]["asked"] + 7 == 4 * asked
     first, *rest = found["questions"]
     assert (first["id"], first["wins"], first["auc"]["value"]) == (telling.id, 2, 1.0)
     assert {q["auc"]["value"] for q in rest} == {0.5} and {q["missing"] for q in rest} == {0}

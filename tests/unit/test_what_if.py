@@ -75,6 +75,8 @@ def test_values_by_hand():
     assert [e.value for e in (found.mean_before, found.mean_after, found.difference)] == [1.5, 2.0, 0.5]
     assert (found.sd_before, found.sd_after) == pytest.approx((math.sqrt(0.5), 0.0))
     assert change(items(("a", None, 1))) is None
+    same = change(items(("a", 0, 0), ("b", 1, 1))).difference
+    assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
 def test_preferences_are_compared_on_pairs_with_all_four_totals():

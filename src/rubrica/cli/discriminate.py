@@ -7,6 +7,7 @@ import typer
 
 from rubrica.cli.output import (
     JsonFlag,
+    MaxCalls,
     console,
     how_to_go_on,
     note,
@@ -49,6 +50,7 @@ def discriminate(
     margin: Annotated[
         float, typer.Option("--margin", min=0.0, max=0.5, help="An AUC surely this near 0.5 is filler.")
     ] = 0.1,
+    max_calls: MaxCalls = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Judge pairs of a good and a bad text, and say which questions tell them apart and which are filler.
@@ -57,6 +59,7 @@ def discriminate(
     """
     from rubrica.core.run import write_json
     from rubrica.core.store import Store
+    from rubrica.judges.budget import Budget, Purse
     from rubrica.judges.factory import check_spec, make_judge, read_judge
     from rubrica.program.program import load_program
     from rubrica.recipes import discriminate as telling
@@ -70,7 +73,8 @@ def discriminate(
     builtin = dict(default_surroundings().judges)
     check_spec(config, builtin)
     with Store(scoring_folder(out) / "store.sqlite") as store:
-        asked = make_judge(config, secret=store.secret, builtin=builtin)
+        purse = Purse(Budget(calls=max_calls), store, prefix="--max-")
+        asked = make_judge(config, secret=store.secret, builtin=builtin, purse=purse)
         with how_to_go_on(f"answers so far are in {store.path}"), progress_bar("questions") as progress:
             report = telling.discriminate(given, asked, store, loaded, margin=margin, progress=progress)
     write_json(out / "discrimination.json", report)

@@ -17,7 +17,7 @@ import numpy as np
 
 from rubrica.core.ports import Judge
 from rubrica.core.records import Estimate, Label, Program, Question, QuestionKind, Record, Scorecard, Usage
-from rubrica.core.stats import cluster_interval, wilson
+from rubrica.core.stats import cluster_interval, mean_interval, wilson
 from rubrica.core.store import Store
 from rubrica.judges.executor import text_hash
 from rubrica.program.labels import merit
@@ -148,7 +148,7 @@ def _question(
         losses=sum(gap < 0 for gap in flat),
         ties=sum(gap == 0 for gap in flat),
         auc=auc,
-        difference=cluster_interval(gaps, name="difference") if flat else None,
+        difference=_difference(gaps) if flat else None,
         chosen=_mean([of[id] for of in values[::2] if id in of]),
         rejected=_mean([of[id] for of in values[1::2] if id in of]),
         na_chosen=_mean([float(of[id] is Label.NA) for of in labels[::2] if id in of]),
@@ -156,6 +156,12 @@ def _question(
         missing=sum(id not in of for of in labels),
         rest=_item_rest(id, values),
     )
+
+
+def _difference(gaps: Mapping[Hashable, Sequence[float]]) -> Estimate:
+    flat = [gap for some in gaps.values() for gap in some]
+    same = len(set(flat)) == 1  # zeros are no proportion here
+    return mean_interval(flat, name="difference") if same else cluster_interval(gaps, name="difference")
 
 
 def _auc(gaps: Mapping[Hashable, Sequence[float]], level: float) -> Estimate:

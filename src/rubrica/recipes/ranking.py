@@ -122,6 +122,8 @@ def change(items: Sequence[Item]) -> Change | None:
     old, new = [b for _, b, _ in known], [a for _, _, a in known]
 
     def clustered(values: Sequence[float], name: str) -> Estimate:
+        if len(set(values)) == 1:  # zeros are no proportion here
+            return mean_interval(values, name=name)
         by_prompt: dict[Hashable, list[float]] = {}
         for (prompt, _, _), value in zip(known, values, strict=True):
             by_prompt.setdefault(prompt, []).append(value)
