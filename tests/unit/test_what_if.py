@@ -244,7 +244,7 @@ def test_stored_scorecards_are_valued_without_a_judge(tmp_path, fake_server, cap
     found = json.loads(cli(capsys, "--from", str(out), "--reward", "qa-lign", "--json"))
     assert found["missing"] == {"before": 0, "after": 2, "unasked": 2}
     assert found["preferred"]["pairs"] == 1
-    assert "2 of them because the first rule spared questions" in cli(
+    assert "2 of them because questions that the other rule needs were never asked" in cli(
         capsys, "--from", str(out), "--reward", "qa-lign"
     )
     assert len(fake_server.requests) == asked

@@ -60,7 +60,7 @@ def _lines(report: "WhatIf") -> Iterator[str]:
     yield f"{report.rows} {what}; without a value {missing.before} before, {missing.after} after"
     if missing.unasked:
         yield (
-            f"  {missing.unasked} of them because the first rule spared questions that the other needs: "
+            f"  {missing.unasked} of them because questions that the other rule needs were never asked: "
             "rubrica score --full asks all"
         )
     if report.change is None:
