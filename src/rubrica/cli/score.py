@@ -298,7 +298,7 @@ def _show_report(report: "ScoreReport", path: Path, *, as_json: bool) -> None:
     if any(gate.corrected is not None for gate in report.gates):
         _show_gates(report.gates)
     out.print(
-        f"{plural(used.asked, 'call')}, {plural(used.cached, 'answer')} from the store, {used.skipped} not needed, "
+        f"{plural(used.asked, 'question')} asked, {plural(used.cached, 'answer')} from the store, {used.skipped} not needed, "
         + (f"{used.irrelevant} of no matter to the prompt, " if used.irrelevant else "")
         + f"{used.failed} failed; "
         f"{used.prompt_tokens + used.completion_tokens} tokens, {used.seconds:.1f} s{_at_a_time(used)}"

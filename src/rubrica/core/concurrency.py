@@ -3,7 +3,8 @@
 :class:`Level` is the law, :class:`Gate` lets calls in by it. The law starts as TCP does (RFC 5681): the level
 doubles from round to round, and after the first congestion it grows by a tenth, at least by one call, and falls
 by a tenth (by half the first time). A second rule is for servers that queue instead of refusing, as vLLM does:
-growth by half that has not brought 5 % more answers a second is taken back. Figures against other laws are in
+growth by half, beyond 16, that has not brought 5 % more answers a second is taken back, unless the lower level then
+turns out to have become slower as well. Figures against other laws are in
 docs/log.md.
 """
 
@@ -16,7 +17,9 @@ from typing import Literal
 
 Ending = Literal["answered", "refused", "silent", "other"]
 """How a call ended, as far as it tells something about the server's load."""
-START = 4
+START = 8
+FREE = 16
+"""Up to here growth has to show no gain: a queue of so few does no harm, and a level too low does."""
 _GROWTH = 0.1
 _FIRST_CUT, _CUT = 0.5, 0.9
 _STEP = 1.5
@@ -37,6 +40,8 @@ class Level:
         self._level = float(min(START, most))
         self._good, self._rate = self._level, 0.0  # the highest level that paid, and answers a second there
         self._doubling, self._rest = True, 0
+        self._tried: tuple[float, float] | None = None
+        """Level and rate of growth that did not seem to pay."""
         self._begun: float | None = None
         self._cut = -math.inf
         self._answers, self._alive = 0, True
@@ -62,13 +67,22 @@ class Level:
                 self._restart(ended)
 
     def _end_round(self, rate: float) -> None:
-        if self._level <= self._good:
+        if self._level > self._good:
+            if rate > _GAIN * self._rate or self._level <= FREE:
+                self._good, self._rate = self._level, rate
+            elif self._level >= _STEP * self._good:
+                self._tried = (self._level, rate)
+                self._level, self._rate, self._doubling = self._good, 0.0, False
+                return
+        elif self._tried is not None:
+            # The rate before may have been that of another hour: only the one just measured can refute a gain.
+            self._rest = _PATIENCE
+            if self._tried[1] > _GAIN * rate:
+                self._level, rate = self._tried
+                self._good, self._rest = self._level, 0
+            self._rate, self._tried = rate, None
+        else:
             self._rate = 0.7 * self._rate + 0.3 * rate if self._rate else rate
-        elif rate > _GAIN * self._rate:
-            self._good, self._rate = self._level, rate
-        elif self._level >= _STEP * self._good:
-            self._level, self._rest, self._doubling = self._good, _PATIENCE, False
-            return
         if self._rest:
             self._rest -= 1
         else:
@@ -85,6 +99,7 @@ class Level:
             return
         self._level = max(1.0, self._level * (_FIRST_CUT if self._doubling else _CUT))
         self._good, self._rate, self._doubling, self._rest = self._level, 0.0, False, 0
+        self._tried = None
         self._alive = False
         self._restart(ended)
 
