@@ -64,7 +64,7 @@ class Purse:
         hours: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """``prefix`` leads from a cap to the key or flag that sets it; ``hours`` the run has been at work."""
-        self._budget, self._store, self._prefix, self._hours = budget, store, prefix, hours
+        self._budget, self.store, self._prefix, self._hours = budget, store, prefix, hours
         self._caps = Amount(
             *(math.inf if c is None else c for c in (budget.calls, budget.tokens, budget.money))
         )
@@ -115,7 +115,7 @@ class Purse:
 
     def settle(self, need: Amount, expense: Expense, letters: int, price: Price | None) -> None:
         """Enter one answer into the account."""
-        self._store.charge(expense)
+        self.store.charge(expense)
         with self._lock:
             read, written = expense.prompt_tokens, expense.completion_tokens
             self._rate = max(self._rate, read / (letters + TEMPLATE_LETTERS))
@@ -133,8 +133,8 @@ class Purse:
         if judge in self._known:
             return
         self._known.add(judge)
-        self._store.put(PRICE, judge, PricedJudge(judge=judge, price=price))
-        for line in self._store.account():
+        self.store.put(PRICE, judge, PricedJudge(judge=judge, price=price))
+        for line in self.store.account():
             if line.judge == judge and is_call(line):
                 tokens = line.prompt_tokens + line.completion_tokens
                 paid = money(price, line.prompt_tokens, line.completion_tokens)

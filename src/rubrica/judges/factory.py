@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -15,6 +16,8 @@ from rubrica.judges.passport import Floor, vouch
 from rubrica.judges.template import Mode
 
 EXAMPLES = "lab, lab-oracle, local:PATH, openai:MODEL@http://localhost:8000/v1"
+CASCADE = "cascade"
+"""Spec of a judge that has the key ``cascade``."""
 _SERVER = re.compile(r"openai:(?P<model>\S+?)@(?P<url>https?://\S+)")
 
 
@@ -54,6 +57,20 @@ class JudgeConfig(Config):
     price: Price | None = None
     """US dollars for a million tokens, ``{prompt: ..., completion: ...}``, for forecast, budget and report."""
 
+    cascade: "CascadeConfig | None" = None
+    """Two judges as one, in place of ``spec``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Json) -> Json:
+        if (
+            isinstance(data, dict)
+            and data.get("cascade") is not None
+            and data.get("spec", CASCADE) == CASCADE
+        ):
+            return {**data, "spec": CASCADE}
+        return data
+
     @model_validator(mode="after")
     def _floor_needs_a_passport(self) -> Self:
         if self.floor is not None and self.passport is None:
@@ -61,6 +78,18 @@ class JudgeConfig(Config):
         return self
 
 
+class CascadeConfig(Config):
+    """A cheap judge that answers, and an expensive one that is asked where it is unsure."""
+
+    cheap: str | JudgeConfig
+    """Spec or mapping of the judge that is asked first; one that gives probabilities."""
+    expensive: str | JudgeConfig
+    """Spec or mapping of the judge that is asked where the first is unsure."""
+    thresholds: NonEmpty
+    """Path of the file that ``rubrica judge fit-cascade`` wrote."""
+
+
+JudgeConfig.model_rebuild()
 _OPERATIONAL = {
     "concurrency",
     "rpm",
@@ -109,9 +138,18 @@ def judge_identity(judge: Json) -> Json:
     return kept | {"spec": f"openai:{server.model}" if server else config.spec.strip()}
 
 
+def parts(config: str | JudgeConfig) -> list[JudgeConfig]:
+    """Return the judges that are asked: the two of a cascade, else the one."""
+    if isinstance(config, str):
+        return [JudgeConfig(spec=config)]
+    if config.cascade is None:
+        return [config]
+    return [part for judge in (config.cascade.cheap, config.cascade.expensive) for part in parts(judge)]
+
+
 def is_remote(config: str | JudgeConfig) -> bool:
     """Tell whether a judge computes elsewhere, so that asking it costs this process next to nothing."""
-    return server_of(config if isinstance(config, str) else config.spec) is not None
+    return all(server_of(part.spec) is not None for part in parts(config))
 
 
 def local_of(spec: str) -> str:
@@ -136,8 +174,25 @@ def make_judge(
     check_spec(config, builtin)
     if isinstance(config, str):
         config = JudgeConfig(spec=config)
+    if config.cascade is not None:
+        return _cascade(config.cascade, secret, builtin, purse)
     judge = _open(config, secret, builtin)
     return judge if purse is None else metered(judge, config, purse)
+
+
+def _cascade(
+    config: CascadeConfig, secret: str, builtin: Mapping[str, Callable[[], Judge]], purse: Purse | None
+) -> Judge:
+    """Each part is asked through the purse, and what it answers is kept under its own name."""
+    from rubrica.judges.escalation import Cascade, Remembering, read_thresholds
+
+    thresholds = read_thresholds(config.thresholds)
+
+    def part(judge: str | JudgeConfig) -> Judge:
+        made = make_judge(judge, secret=secret, builtin=builtin, purse=purse)
+        return made if purse is None else Remembering(made, purse.store)
+
+    return Cascade(part(config.cheap), part(config.expensive), thresholds)
 
 
 def metered(judge: Judge, config: JudgeConfig, purse: Purse) -> Judge:
@@ -165,7 +220,19 @@ def _open(config: JudgeConfig, secret: str, builtin: Mapping[str, Callable[[], J
 
 def check_spec(config: str | JudgeConfig, builtin: Collection[str]) -> None:
     """Raise ``UsageError`` when the spec names no kind of judge, or one without the mode; loads nothing."""
+    if not isinstance(config, str) and config.cascade is not None:
+        if not Path(config.cascade.thresholds).expanduser().is_file():
+            raise UsageError(
+                f"cascade: {config.cascade.thresholds}: no such file; rubrica judge fit-cascade writes it"
+            )
+        for part in parts(config):
+            check_spec(part, builtin)
+        return
     spec = (config if isinstance(config, str) else config.spec).strip()
+    if spec == CASCADE:
+        raise UsageError(
+            "judge 'cascade': expected a mapping, cascade: {cheap: ..., expensive: ..., thresholds: ...}"
+        )
     kind, _, rest = spec.partition(":")
     if spec in builtin and not isinstance(config, str) and config.mode == "reason":
         raise UsageError(
@@ -200,11 +267,11 @@ def check_vouched(
 
 def check_priced(config: str | JudgeConfig, cap: str) -> None:
     """Raise ``UsageError`` when ``cap`` on money meets a judge behind a server without a price."""
-    if isinstance(config, str):
-        config = JudgeConfig(spec=config)
-    if server_of(config.spec) and config.price is None:
+    for part in parts(config):
+        if not server_of(part.spec) or part.price is not None:
+            continue
         raise UsageError(
-            f"{cap}: judge {config.spec!r} has no price; write it as a mapping with price: {{prompt: ..., "
+            f"{cap}: judge {part.spec!r} has no price; write it as a mapping with price: {{prompt: ..., "
             "completion: ...}, US dollars for a million tokens"
         )
 

@@ -1,0 +1,142 @@
+"""Fitting a cascade's thresholds on labelled answers, and measuring it on texts that were not used for that."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from rubrica.core.config import content_hash
+from rubrica.core.errors import JudgeError, UsageError
+from rubrica.core.ports import Judge
+from rubrica.core.records import Estimate, Label, Program, Query, Question, QuestionKind, Verdict
+from rubrica.core.stats import wilson
+from rubrica.core.store import Store
+from rubrica.judges.escalation import Answer, Remembering, Thresholds, certainty, fewest, fit_threshold
+from rubrica.program.program import questions
+from rubrica.recipes.passport_input import Given
+
+EXPENSIVE = "expensive"
+"""In place of labels: agreement with the expensive judge."""
+OWN = 4
+"""A question gets a threshold of its own from this many times the fewest answers on."""
+
+
+class _Row(NamedTuple):
+    """One question about one text: what both judges said, and the right label."""
+
+    text: str
+    question: Question
+    cheap: Verdict
+    expensive: Verdict
+    right: Label
+
+    @property
+    def answer(self) -> Answer:
+        return certainty(self.cheap), self.cheap.label is self.right
+
+
+def fit_cascade(
+    cheap: Judge,
+    expensive: Judge,
+    store: Store,
+    given: Given,
+    *,
+    program: Program,
+    target: float,
+    level: float = 0.95,
+    progress: Callable[[int, int], None] | None = None,
+) -> Thresholds:
+    """Ask both judges everything about the texts, fit on one half of the texts and measure on the other.
+
+    What the store knows is not asked again. Raises ``UsageError`` where there are too few labels for the target,
+    or the cheap judge gives no probabilities.
+    """
+    pairs = [(text, question) for text in given.texts for _, _, question in questions(program)]
+    queries = [Query(prompt=text.prompt, text=text.text, question=question) for text, question in pairs]
+    said = [
+        _ask(Remembering(judge, store), queries, before, progress)
+        for judge, before in ((cheap, 0), (expensive, len(queries)))
+    ]
+    labelled = given.labels.reference is not None or bool(given.labels.ratings)
+    rights = given.labels.of(pairs) if labelled else [verdict.label for verdict in said[1]]
+    rows = [
+        _Row(text.id, question, a, b, right)
+        for (text, question), a, b, right in zip(pairs, *said, rights, strict=True)
+        if right is not None
+    ]
+    if not any(row.answer[0] for row in rows):
+        raise UsageError(
+            f"judge {cheap.fingerprint}: gives no probabilities, so nothing tells where it is unsure; use one in mode label"
+        )
+    fitting, held_out = ([row for row in rows if _half(row.text) == side] for side in (0, 1))
+    thresholds = Thresholds(
+        cheap=cheap.fingerprint,
+        expensive=expensive.fingerprint,
+        target=target,
+        level=level,
+        against=given.labels.source if labelled else EXPENSIVE,
+        kinds={kind: _fit_kind(fitting, kind, target, level) for kind in {row.question.kind for row in rows}},
+        questions=_fit_questions(fitting, target, level),
+    )
+    return thresholds.model_copy(update={"estimates": tuple(_measure(held_out, thresholds))})
+
+
+def _ask(
+    judge: Judge, queries: Sequence[Query], before: int, progress: Callable[[int, int], None] | None
+) -> list[Verdict]:
+    """Return one verdict for each query; ``before`` queries were answered by the other judge, or will be."""
+    found: dict[int, Verdict] = {}
+    for index, verdict in judge.answer(queries):
+        found[index] = verdict
+        if progress is not None:
+            progress(before + len(found), 2 * len(queries))
+    if len(found) < len(queries):
+        raise JudgeError(
+            f"judge {judge.fingerprint}: answered {len(found)} of {len(queries)} questions; run the command again"
+        )
+    return [found[index] for index in range(len(queries))]
+
+
+def _half(text: str) -> int:
+    return int(content_hash(["cascade", text]), 16) % 2
+
+
+def _fit_kind(rows: Sequence[_Row], kind: QuestionKind, target: float, level: float) -> float:
+    answers = [row.answer for row in rows if row.question.kind is kind and row.answer[0] > 0]
+    least = fewest(target, level)
+    if len(answers) < least:
+        raise UsageError(
+            f"cascade: {len(answers)} labelled answers to {kind} questions for fitting; a target of {target:g} "
+            f"with confidence {level:g} needs at least {least}: give more labels, or lower --target-agreement"
+        )
+    return fit_threshold(answers, target=target, level=level)
+
+
+def _fit_questions(rows: Sequence[_Row], target: float, level: float) -> dict[str, float]:
+    by_question: dict[str, list[Answer]] = {}
+    for row in rows:
+        if row.answer[0] > 0:
+            by_question.setdefault(row.question.id, []).append(row.answer)
+    least = OWN * fewest(target, level)
+    return {
+        id: fit_threshold(answers, target=target, level=level)
+        for id, answers in by_question.items()
+        if len(answers) >= least
+    }
+
+
+def _measure(rows: Sequence[_Row], thresholds: Thresholds) -> list[Estimate]:
+    found: list[Estimate] = []
+    groups = [("", list(rows))]
+    groups += [(str(kind), [r for r in rows if r.question.kind is kind]) for kind in sorted(thresholds.kinds)]
+    for group, members in groups:
+        kept = [r for r in members if r.answer[0] >= thresholds.of(r.question)]
+        ids = {id(row) for row in kept}
+        final = [(r.cheap if id(r) in ids else r.expensive).label is r.right for r in members]
+        counts = (
+            ("escalated", len(members) - len(kept), len(members)),
+            ("kept answers that agree", sum(r.answer[1] for r in kept), len(kept)),
+            ("cascade agrees", sum(final), len(members)),
+            ("cheap agrees", sum(r.answer[1] for r in members), len(members)),
+            ("expensive agrees", sum(r.expensive.label is r.right for r in members), len(members)),
+        )
+        found += [wilson(k, n, name=name, group=group) for name, k, n in counts if n]
+    return found
