@@ -52,7 +52,16 @@ def test_a_local_judge_that_is_not_there_is_a_clear_error(tmp_path):
 
 
 def test_limits_are_checked():
-    for wrong in ({"concurrency": 0}, {"timeout": 0}, {"rpm": 0}, {"mode": "chat"}, {"speed": 1}):
+    assert JudgeConfig(spec="lab", concurrency="auto").concurrency == "auto"
+    for wrong in (
+        {"concurrency": 0},
+        {"concurrency": "fast"},
+        {"questions_per_call": 0},
+        {"timeout": 0},
+        {"rpm": 0},
+        {"mode": "chat"},
+        {"speed": 1},
+    ):
         with pytest.raises(ValidationError):
             JudgeConfig(spec="lab", **wrong)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from rubrica.core.config import Config, Json, load_config
 from rubrica.core.errors import UsageError, nearest
@@ -21,6 +21,12 @@ CASCADE = "cascade"
 _SERVER = re.compile(r"openai:(?P<model>\S+?)@(?P<url>https?://\S+)")
 
 
+def _calls_at_a_time(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError("expected a whole number from 1 on, or auto")
+
+
 class JudgeConfig(Config):
     """A judge and how it is asked. In a recipe a plain string stands for ``spec`` alone."""
 
@@ -28,7 +34,7 @@ class JudgeConfig(Config):
     """``lab``, ``lab-oracle``, ``local:PATH`` (or a hub id) or ``openai:MODEL@URL``."""
     mode: Mode = "label"
     """``label`` reads the probabilities of the answers, ``reason`` has the judge write a sentence first."""
-    concurrency: Annotated[int, Field(ge=1)] | Literal["auto"] = 16
+    concurrency: Annotated[int | Literal["auto"], BeforeValidator(_calls_at_a_time)] = 16
     """Servers: most calls under way at a time; ``auto``: as many as the server profits from, up to 256."""
     rpm: int | None = Field(default=None, ge=1)
     """Servers: most calls in any minute; None: no limit."""
