@@ -27,7 +27,7 @@ from naive_pooling import (
     verdict,
     verdicts,
 )
-from rubrica.core.records import Label, Outcome, Pooling
+from rubrica.core.records import Label, Outcome, Pooling, When
 from rubrica.program.bounds import (
     NOTHING,
     Bounds,
@@ -305,6 +305,49 @@ def test_the_points_of_a_rubric_by_hand():
     # the two merits are lost and the fault outweighs them: the last merit cannot matter
     assert undecided(prog, verdicts(x="FALSE", z="TRUE")) == []
     assert pool(prog, verdicts(x="FALSE", z="TRUE")).total == -1
+
+
+def test_the_worst_single_merit_is_not_the_one_of_the_lowest_value():
+    """A fault costs 2. Alone, -0.5 of weight 5 is worth -0.9; 0 of weight 1 is worth -2, cut to -1; together -0.75."""
+    low = Bounds(Fraction(-1, 2), Fraction(-1, 2), True)
+    zero = Bounds(Fraction(0), Fraction(0), True)
+    fault = Bounds(Fraction(1), Fraction(1), False)
+    found = weighted_bounds([(5, low), (1, zero), (-1, fault)])
+    assert (found.low, found.high) == (-1, Fraction(-3, 4))
+
+
+def test_parts_that_hang_on_one_question_apply_together():
+    """d = 1 and e = -1 apply both or not, and f = 0: the total is 0 either way, whatever the judge would say."""
+    when = When(ask="Does the prompt ask for code?")
+    prog = program(
+        principle(
+            "p",
+            dimension("d", question("x", "graded"), when=when),
+            dimension("e", question("y", "graded"), when=when),
+            dimension("f", question("g", "gate", weight=1), question("h", "gate", weight=1), pool="weighted"),
+        )
+    )
+    found = verdicts(x="A", y="F", g="TRUE", h="FALSE")
+    assert pool(prog, found, prompt=PROMPT).total == 0
+    assert undecided(prog, found, prompt=PROMPT) == []
+    assert pool(prog, verdicts(x="A", y="D", g="TRUE", h="FALSE"), prompt=PROMPT).total is None
+
+
+def test_what_stands_above_a_minimum_is_not_asked_and_what_may_fall_below_is():
+    def case(sibling):
+        return program(
+            principle(
+                "p",
+                dimension("d", question("x", "graded"), question("y", "graded"), pool="mean"),
+                dimension("e", question("z", "graded")),
+                pool="min",
+            ),
+            pooling=Pooling(graded_na="fail"),
+        ), verdicts(x="A", z=sibling)
+
+    assert undecided(*case("B")) == ["y"]  # d lies in [0, 1], e is 0.5
+    assert undecided(*case("D")) == []  # e is -0.5
+    assert pool(*case("D")).total == -0.5
 
 
 def test_a_level_is_the_number_that_was_written():

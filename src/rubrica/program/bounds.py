@@ -213,16 +213,12 @@ def gated_bounds(
 ) -> Bounds:
     """-1 if a member that is a gate is worth -1, else the pool of all of them.
 
-    At the high end no gate is at -1; one that could only be that has no value there.
+    A member at -1 never raises a pool, so the high end needs no gate at -1.
     """
     failing = [gate and member.low == LOWEST for gate, member in zip(gates, members, strict=True)]
+    best = pool(members)
     if not any(failing):
-        return pool(members)
+        return best
     if any(fails and member == FAILED for fails, member in zip(failing, members, strict=True)):
         return FAILED
-    hopeful = [
-        NOTHING if fails and member.high == LOWEST else member
-        for fails, member in zip(failing, members, strict=True)
-    ]
-    best = pool(hopeful)
     return Bounds(LOWEST, LOWEST if best.high is None else best.high, best.may_be_none)
