@@ -74,4 +74,17 @@ def test_a_judge_stays_itself_when_it_moves_or_is_asked_faster():
     for other in ({"mode": "reason"}, {"version": "2"}):
         assert here != judge_identity({"spec": "openai:org/m@v2@http://here:8000/v1", **other})
     assert here != judge_identity("openai:org/m@http://here:8000/v1") != judge_identity("local:org/m")
+    there = [
+        {
+            "cascade": {
+                "cheap": "lab",
+                "thresholds": "t",
+                "expensive": {"spec": f"openai:m@{url}", "timeout": wait},
+            }
+        }
+        for url, wait in (("http://here/v1", 5), ("http://there/v1", 6))
+    ]
+    assert judge_identity(there[0]) == judge_identity(there[1])
+    there[1]["cascade"]["cheap"] = "lab-oracle"
+    assert judge_identity(there[0]) != judge_identity(there[1])
     assert judge_identity(None) is None and judge_identity({"speed": 1}) == {"speed": 1}

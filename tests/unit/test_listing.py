@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -77,6 +78,13 @@ def test_forms_that_are_read(reply):
 )
 def test_what_is_in_doubt_is_left_out(reply, sure):
     assert read(reply) == sure
+
+
+@pytest.mark.parametrize("mark", list("*'([1 "))
+def test_long_lines_of_marks_are_read_in_linear_time(mark):
+    started = time.monotonic()
+    assert read(mark * 40_000 + "!") == {}
+    assert time.monotonic() - started < 2  # 8 s where two parts of the pattern share the marks
 
 
 def test_the_last_line_of_a_reply_that_was_cut_off_counts_for_nothing():

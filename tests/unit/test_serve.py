@@ -12,7 +12,16 @@ import pytest
 
 from fake_server import FakeServer, completion, error
 from rubrica.cli import main
+from rubrica.core.attempt import Tags
+from rubrica.core.errors import JudgeError
+from rubrica.core.records import Dimension, Label, Principle, Program, PromptQuestion
+from rubrica.core.scoring import ScoreItem
+from rubrica.core.store import Store
 from rubrica.judges.budget import Budget
+from rubrica.models.scripted import ScriptedJudge
+from rubrica.program.reward import RewardConfig
+from rubrica.recipes.scorer import ItemScorer
+from rubrica.serve.batcher import Batcher
 from serving import ATTEMPT, FLOOR, IMPROVED, TOTALS, call, item, rule, serving
 
 
@@ -210,6 +219,33 @@ def test_a_spent_budget_leaves_what_is_stored(tmp_path, judge):
         assert len(judge.requests) == 4
 
 
+def test_a_program_whose_prompts_bring_all_questions_outlives_a_dead_judge():
+    """Nothing of the program's own can be put to the judge to see whether it is back."""
+    place = Dimension(id="d", title="d", instance=True, pool="weighted")
+    program = Program(
+        name="p", constitution="c", principles=(Principle(id="a", title="a", dimensions=(place,)),)
+    )
+    asked = [PromptQuestion(id=id, text=f"Is it {id}?", weight=1.0) for id in ("good", "bad")]
+    item = ScoreItem(prompt="Hi", completion="x", mode="text", id=" ", questions=asked)
+    alive = []
+
+    def answer(query):
+        if not alive:
+            raise JudgeError("gone")
+        return Label.FALSE if "bad" in query.question.text else Label.TRUE
+
+    judge = ScriptedJudge(answer)
+    with ItemScorer(judge, Store(":memory:"), program=program, reward=RewardConfig(), tags=Tags()) as scorer:
+        batcher = Batcher(scorer, probe=0.01)
+        with pytest.raises(JudgeError, match="gone"):
+            batcher.submit([item], detail=False).result(10)
+        alive.append(True)
+        wait_until(lambda: not batcher.trouble, 10)
+        assert batcher.submit([item], detail=False).result(10).results[0].reward == 0.0
+        batcher.close(0.0)
+        assert batcher.join(10)
+
+
 # --- limits ---------------------------------------------------------------------------------------
 
 
@@ -231,6 +267,10 @@ def test_a_spent_budget_leaves_what_is_stored(tmp_path, judge):
         ({"items": [item("x" * 2000)]}, "items.0.completion: got 2000 characters; expected at most 1000"),
         ({"items": [item("x", prompt="y" * 2000)]}, "items.0.prompt: got 2000 characters"),
         ({"items": [item("x")] * 11}, "items: got 11; expected at most 10"),
+        (
+            {"items": [item("x", questions=[{"id": "q", "text": t} for t in ("A?", "B?")])]},
+            "'q' stands for two",
+        ),
         ([1, 2], "body"),
     ],
 )
@@ -336,6 +376,7 @@ def test_only_a_key_opens_the_door(tmp_path, judge):
             {"authorization": "Bearer wrong"},
             {"authorization": "Bearer "},
             {"authorization": "first"},
+            {"authorization": "Basic \xe9"},
         ):
             for path in ("/metrics", "/docs", "/openapi.json", "/v1/nothing"):
                 assert call(f"{server.url}{path}", **given).status == 401
@@ -364,6 +405,7 @@ def test_a_page_in_a_browser_cannot_reach_a_server_of_this_machine(tmp_path, jud
         (["--program", "labb"], "did you mean"),
         (["--judge", "labb"], "no such judge"),
         (["--port", "70000"], "port"),
+        (["--end", " "], "blank text"),
     ],
 )
 def test_a_server_that_cannot_be_started_says_why(tmp_path, capsys, monkeypatch, flags, said):

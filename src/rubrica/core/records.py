@@ -10,7 +10,7 @@ Three laws: a failure is never a number; no untyped mapping crosses a layer; tex
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, FiniteFloat, field_validator, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, field_validator, model_validator
 
 from rubrica.core.programs import (
     SLUG as SLUG,
@@ -64,6 +64,17 @@ class PromptQuestion(Record):
         return " ".join(text.split())  # what looks like a paragraph of the judge's own message cannot be
 
 
+def _distinct(found: tuple[PromptQuestion, ...]) -> tuple[PromptQuestion, ...]:
+    ids = [question.id for question in found]
+    if repeated := [id for id in ids if ids.count(id) > 1]:
+        raise ValueError(f"id {repeated[0]!r} stands for two questions; give each its own")
+    return found
+
+
+PromptQuestions = Annotated[tuple[PromptQuestion, ...], Field(max_length=200), AfterValidator(_distinct)]
+"""Their answers are told apart by the ids."""
+
+
 class Prompt(Record):
     """What the model is asked: one or more chat turns that end with the user's."""
 
@@ -72,7 +83,7 @@ class Prompt(Record):
     source: str = ""
     tags: dict[str, str] = Field(default_factory=dict)
     """Free labels, for example ``{"kind": "harmful", "family": "persona"}``."""
-    questions: tuple[PromptQuestion, ...] = Field(default=(), max_length=200)
+    questions: PromptQuestions = ()
     """What a good answer to this very prompt is asked, beside the program's questions."""
 
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, Self
 
 from pydantic import AliasChoices, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
-from rubrica.core.records import Malformed, Message, PromptQuestion, Record, Scorecard, Usage
+from rubrica.core.records import Malformed, Message, PromptQuestions, Record, Scorecard, Usage
 
 Mode = Literal["attempt", "text"]
 """``attempt``: draft, reflection and revision between tags, rewarded together; ``text``: a plain answer."""
@@ -31,7 +31,7 @@ class ScoreItem(Record):
     """False when the completion ran into its length limit; such an attempt is malformed."""
     tags: dict[str, str] = Field(default_factory=dict)
     """Labels of the prompt, for programs whose parts apply to some prompts only."""
-    questions: tuple[PromptQuestion, ...] = Field(default=(), max_length=200)
+    questions: PromptQuestions = ()
     """Questions that this prompt brings along, for programs that take them."""
     id: str | None = None
     """Free; comes back with the result."""

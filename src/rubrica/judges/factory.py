@@ -133,7 +133,7 @@ def server_of(spec: str) -> Server | None:
 def judge_identity(judge: Json) -> Json:
     """Return what of a judge, as a spec or a mapping, must stay the same for its verdicts to be its own.
 
-    Left out are the URL of a server and the options that say how a judge is reached.
+    Left out are the URL of a server and the options that say how a judge is reached; of a cascade, those of its parts.
     """
     try:
         config = JudgeConfig.model_validate({"spec": judge} if isinstance(judge, str) else judge)
@@ -141,6 +141,9 @@ def judge_identity(judge: Json) -> Json:
         return judge
     server = server_of(config.spec)
     kept = {name: value for name, value in config.model_dump(mode="json").items() if name not in _OPERATIONAL}
+    if config.cascade is not None:
+        both = config.cascade.model_dump(mode="json")
+        kept["cascade"] = both | {name: judge_identity(both[name]) for name in ("cheap", "expensive")}
     return kept | {"spec": f"openai:{server.model}" if server else config.spec.strip()}
 
 

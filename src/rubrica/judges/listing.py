@@ -31,7 +31,7 @@ _LENGTH = 5
 """Of a code: 2.5 million, none of them a word."""
 _CODE_KEYS = ("code", "id", "question")
 _BETWEEN = r"[\s*_`\"':=>.)\]–-]+"
-_BEFORE = r"[\s*_`\"'(\[{,>–-]*(?:\d+[.)]\s*)?[*_`\"'(\[]*"
+_BEFORE = r"[\s*_`\"'(\[{,>–-]*(?:\d+[.)]\s*[*_`\"'(\[]*)?"
 _BEHIND = r"[\s*_`\"'.,;)\]}]*"
 
 

@@ -11,7 +11,18 @@ from rubrica.core.attempt import Tags, parse
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import Interrupted, JudgeError
 from rubrica.core.ports import Judge
-from rubrica.core.records import Attempt, Message, Outcome, Program, Prompt, Query, Scorecard, Usage
+from rubrica.core.records import (
+    Attempt,
+    Message,
+    Outcome,
+    Program,
+    Prompt,
+    Query,
+    Question,
+    QuestionKind,
+    Scorecard,
+    Usage,
+)
 from rubrica.core.scoring import Part, ScoredItem, ScoreItem, TextScore
 from rubrica.core.store import Closing, Store
 from rubrica.judges.budget import Budget, Purse
@@ -23,6 +34,10 @@ from rubrica.recipes.score import scoring_folder
 from rubrica.recipes.surroundings import default_surroundings
 
 _BROKEN = (Outcome.FAILED, Outcome.UNPARSEABLE, Outcome.ABSTAINED)
+_ALIVE = Question(
+    id="alive", kind=QuestionKind.GATE, text="Does the answer say that somebody is there?", clause="alive"
+)
+"""Asked where the program has no question of its own: its prompts bring them all along."""
 
 
 class _Work(NamedTuple):
@@ -98,7 +113,7 @@ class ItemScorer(Closing):
         query = self._answered or Query(
             prompt=_prompt(ScoreItem(prompt="Are you there?", completion="")),
             text="Yes, I am here.",
-            question=next(iter(self._questions.values())),
+            question=next(iter(self._questions.values()), _ALIVE),
         )
         verdicts = [verdict for _, verdict in self._judge.answer([query])]
         if not verdicts or verdicts[0].outcome is Outcome.FAILED:
@@ -239,7 +254,10 @@ def _prompt(item: ScoreItem) -> Prompt:
     messages = (Message(role="user", content=given),) if isinstance(given, str) else given
     said: Json = [[m.role, m.content] for m in messages]
     return Prompt(
-        id=item.id or content_hash(said), messages=messages, tags=item.tags, questions=item.questions
+        id=item.id if item.id and item.id.strip() else content_hash(said),
+        messages=messages,
+        tags=item.tags,
+        questions=item.questions,
     )
 
 

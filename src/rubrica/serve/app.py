@@ -73,6 +73,12 @@ class Settings:
     """Texts that close a completion from OpenRLHF: the end token as it is decoded."""
     limits: Limits = field(default_factory=Limits)
 
+    def __post_init__(self) -> None:
+        if not all(map(str.strip, self.ends)):
+            raise UsageError(
+                "--end: a blank text ends no completion; expected the end token as it is decoded"
+            )
+
 
 class Health(BaseModel):
     """The server lives."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Collection, Sequence
@@ -53,7 +52,7 @@ def _secret(authorization: str) -> bytes:
     if scheme.casefold() == "basic":
         try:
             return base64.b64decode(value, validate=True).partition(b":")[2]
-        except binascii.Error:
+        except ValueError:  # no base64, or no ASCII
             return b""
     return b""
 
