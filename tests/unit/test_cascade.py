@@ -1,6 +1,8 @@
 """Two judges as one: who is asked, who signs, what is kept; and thresholds that hold what they promise."""
 
+import asyncio
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from naive_pooling import dimension, principle, program, question
+from rubrica.core.background import Background
 from rubrica.core.config import dump_yaml
 from rubrica.core.data import Text
 from rubrica.core.errors import BudgetError, UsageError
@@ -125,6 +128,55 @@ def test_each_question_has_one_answer_and_what_was_paid_is_kept(tmp_path):
     assert {v.judge for c in cards for p in c.principles for d in p.dimensions for v in d.verdicts} == {
         "dear"
     }
+
+
+class Arrived:
+    """A judge whose answers have all arrived before the first is read."""
+
+    def __init__(self, fingerprint, probability):
+        self.fingerprint, self._answer, self.asked = fingerprint, sure(Label.A, probability), 0
+
+    def answer(self, queries):
+        there = threading.Event()
+        self.asked += len(queries)
+
+        async def main(put):
+            for index, query in enumerate(queries):
+                put((index, self._answer(query)))
+            there.set()
+            await asyncio.sleep(60)
+
+        answers = Background(main)
+        assert there.wait(10)
+        return answers
+
+
+@pytest.mark.parametrize(("probability", "calls"), [(0.99, 20), (0.7, 40)])
+def test_answers_that_had_arrived_when_it_stops_are_kept_and_paid(tmp_path, probability, calls):
+    """Stopped at the third answer: of the cheap judge where it is sure, of the expensive one where it is not."""
+    write_json(tmp_path / "t.json", THRESHOLDS)
+    cheap, dear = Arrived("cheap", probability), Arrived("dear", 1.0)
+    mapping = {"cheap": "c", "expensive": "d", "thresholds": str(tmp_path / "t.json")}
+    graded = program(principle("p", dimension("d", GRADED)))
+
+    def stop(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with Store(":memory:") as store:
+        purse = Purse(Budget(), store)
+        judge = make_judge(
+            JudgeConfig.model_validate({"cascade": mapping}),
+            secret="s", builtin={"c": lambda: cheap, "d": lambda: dear}, purse=purse,
+        )  # fmt: skip
+        engine = Executor(judge, store, program=graded, reward=RewardConfig(), progress=stop)
+        with pytest.raises(KeyboardInterrupt):
+            engine.score([(PROMPT, f"t{i}") for i in range(20)])
+        assert purse.spent.calls == cheap.asked + dear.asked == calls
+        assert store.count_verdicts()[0] == calls + 20  # each under its judge, and the cascade's own
+        again = Executor(judge, store, program=graded, reward=RewardConfig())
+        assert [card.total for card in again.score([(PROMPT, f"t{i}") for i in range(20)])] == [1.0] * 20
+        assert cheap.asked + dear.asked == calls
 
 
 def test_in_a_recipe(tmp_path):

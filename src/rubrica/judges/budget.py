@@ -8,7 +8,7 @@ letters seen so far (1 at first: no tokenizer makes more tokens than bytes).
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -16,9 +16,10 @@ from pydantic import Field
 from rubrica.core.account import PRICE, is_call, money
 from rubrica.core.config import Config
 from rubrica.core.errors import BudgetError
-from rubrica.core.ports import Closable, Completer, Judge, Rewordable
+from rubrica.core.ports import Completer, Judge, Rewordable
 from rubrica.core.records import Expense, Price, PricedJudge, Query, Verdict, Wording
 from rubrica.core.store import Store
+from rubrica.judges.relay import Answers, Relay
 
 Cap = Literal["calls", "tokens", "money", "hours"]
 TEMPLATE_LETTERS = 1200
@@ -175,54 +176,30 @@ class MeteredJudge:
         """The judge's own."""
         return self._judge.wordings if isinstance(self._judge, Rewordable) else frozenset()
 
-    def answer(self, queries: Sequence[Query]) -> Iterator[tuple[int, Verdict]]:
+    def answer(self, queries: Sequence[Query]) -> Answers:
         """Yield the judge's answers as far as the budget reaches, then raise ``BudgetError``."""
-        return _Metered(self._purse, self._judge, self._price, self._answer_tokens, queries)
+        return Relay(lambda relay: self._run(relay, queries))
 
-
-class _Metered(Iterator[tuple[int, Verdict]]):
-    """Answers on their way into the account; when closed, those that had arrived still come."""
-
-    def __init__(
-        self, purse: Purse, judge: Judge, price: Price | None, answer_tokens: int, queries: Sequence[Query]
-    ) -> None:
-        self._purse, self._judge, self._price = purse, judge, price
-        self._answers: Iterator[tuple[int, Verdict]] = iter(())
-        self._closed = False
-        self._rows = self._run(queries, answer_tokens)
-
-    def __next__(self) -> tuple[int, Verdict]:
-        return next(self._rows)
-
-    def close(self) -> None:
-        """Ask no more."""
-        self._closed = True
-        if isinstance(self._answers, Closable):
-            self._answers.close()
-
-    def _run(self, queries: Sequence[Query], answer_tokens: int) -> Iterator[tuple[int, Verdict]]:
+    def _run(self, relay: Relay, queries: Sequence[Query]) -> Answers:
         letters = [_letters(query) for query in queries]
         start = 0
-        while start < len(queries) and not self._closed:
-            needs = self._purse.take(letters[start:], answer_tokens, self._price)
+        while start < len(queries) and not relay.closed:
+            needs = self._purse.take(letters[start:], self._answer_tokens, self._price)
             part = queries[start : start + len(needs)]
-            for index, verdict in self._settled(part, needs, letters[start:]):
+            for index, verdict in self._settled(relay, part, needs, letters[start:]):
                 yield start + index, verdict
             start += len(part)
 
     def _settled(
-        self, queries: Sequence[Query], needs: Sequence[Amount], letters: Sequence[int]
-    ) -> Iterator[tuple[int, Verdict]]:
+        self, relay: Relay, queries: Sequence[Query], needs: Sequence[Amount], letters: Sequence[int]
+    ) -> Answers:
         held = dict(enumerate(needs))
-        self._answers = self._judge.answer(queries)
         try:
-            for index, verdict in self._answers:
+            for index, verdict in relay.take(self._judge.answer(queries)):
                 if index in held:
                     expense = expense_of(verdict, queries[index].question.id, self._judge.fingerprint)
                     self._purse.settle(held.pop(index), expense, letters[index], self._price)
                 yield index, verdict
-                if self._closed and not isinstance(self._answers, Closable):
-                    return
         finally:
             self._purse.release(list(held.values()))
 

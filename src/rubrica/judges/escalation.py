@@ -8,7 +8,7 @@ answers drawn independently like those that it was fitted on.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -16,10 +16,11 @@ from scipy import stats
 
 from rubrica.core.config import Config, content_hash, load_config
 from rubrica.core.errors import UsageError
-from rubrica.core.ports import Closable, Judge
+from rubrica.core.ports import Judge
 from rubrica.core.records import Estimate, Query, Question, QuestionKind, Slug, Verdict, Wording
 from rubrica.core.store import Store
 from rubrica.judges.executor import text_hash, verdict_key
+from rubrica.judges.relay import Answers, Relay
 from rubrica.program.program import question_hash
 
 ALWAYS = 2.0
@@ -107,23 +108,22 @@ class Remembering:
         """The judge's own."""
         return dict(getattr(self._judge, "veto_thresholds", {}))
 
-    def answer(self, queries: Sequence[Query]) -> Iterator[tuple[int, Verdict]]:
+    def answer(self, queries: Sequence[Query]) -> Answers:
         """Yield what is known, then what the judge says; each of its verdicts is in the store before it is yielded."""
+        return Relay(lambda relay: self._run(relay, queries))
+
+    def _run(self, relay: Relay, queries: Sequence[Query]) -> Answers:
         keys = [self._key(query) for query in queries]
         known = self._store.verdicts([key for key in keys if key])
         missing = [index for index, key in enumerate(keys) if key not in known]
         for index, key in enumerate(keys):
             if key in known:
                 yield index, known[key]
-        answers = self._judge.answer([queries[index] for index in missing])
-        try:
-            for place, verdict in answers:
+        if missing and not relay.closed:
+            for place, verdict in relay.take(self._judge.answer([queries[index] for index in missing])):
                 if key := keys[missing[place]]:
                     self._store.put_verdict(key, verdict)
                 yield missing[place], verdict
-        finally:
-            if isinstance(answers, Closable):
-                answers.close()
 
     def _key(self, query: Query) -> str:
         """Empty for a question that is put in other words."""
@@ -160,20 +160,25 @@ class Cascade:
         both = [dict(getattr(judge, "veto_thresholds", {})) for judge in (self._cheap, self._expensive)]
         return {id: max(found.get(id, 0.0) for found in both) for id in {**both[0], **both[1]}}
 
-    def answer(self, queries: Sequence[Query]) -> Iterator[tuple[int, Verdict]]:
+    def answer(self, queries: Sequence[Query]) -> Answers:
         """Yield the cheap judge's answers that are certain enough, then the expensive one's to all other queries.
 
         A verdict keeps the fingerprint of the judge that gave it. Where both were asked it has the tokens and
         seconds of both. A failure of the cheap judge escalates, one of the expensive judge stands.
         """
+        return Relay(lambda relay: self._run(relay, queries))
+
+    def _run(self, relay: Relay, queries: Sequence[Query]) -> Answers:
         unsure: dict[int, Verdict] = {}
-        for index, verdict in self._cheap.answer(queries):
+        for index, verdict in relay.take(self._cheap.answer(queries)):
             if certainty(verdict) >= self._thresholds.of(queries[index].question):
                 yield index, _signed(verdict, self._cheap)
             else:
                 unsure[index] = verdict
         order = sorted(unsure)
-        for place, verdict in self._expensive.answer([queries[index] for index in order]) if order else ():
+        if not order or relay.closed:
+            return
+        for place, verdict in relay.take(self._expensive.answer([queries[index] for index in order])):
             index = order[place]
             tried = unsure[index]
             spent = {
