@@ -14,7 +14,7 @@ from naive_pooling import dimension, principle, program, question
 from rubrica.core.background import Background
 from rubrica.core.config import dump_yaml
 from rubrica.core.data import Text
-from rubrica.core.errors import BudgetError, UsageError
+from rubrica.core.errors import BudgetError, JudgeError, UsageError
 from rubrica.core.records import Label, Message, Outcome, Prompt, Query, QuestionKind, Verdict
 from rubrica.core.run import write_json
 from rubrica.core.store import Store
@@ -276,6 +276,39 @@ def test_a_fit_on_labels_and_one_on_the_expensive_judge():
     assert rates["cheap agrees"].low <= 0.77 <= rates["cheap agrees"].high
     assert rates["cascade agrees"].low <= 0.995 <= rates["cascade agrees"].high
     assert 1000 < rates["escalated"].n < 1400  # the half that was not fitted on
+
+
+def test_no_answer_is_no_disagreement_and_equal_texts_are_asked_once():
+    labelled, _ = given_texts(1200)
+    twins = [Text(f"twin{i}", PROMPT, f"t{i}") for i in range(50)]
+    ratings = dict(labelled.labels.ratings)
+    ratings |= {(t.id, id): [truth(t.text, id)] for t in twins for id in ("g", "x")}
+    given = labelled._replace(
+        texts=[*labelled.texts, *twins], labels=labelled.labels._replace(ratings=ratings)
+    )
+
+    def mostly(query):
+        if hash_of(query) < 0.3:
+            return Verdict(question_id=query.question.id, outcome=Outcome.FAILED, reason="gone")
+        return truth(query.text, query.question.id)
+
+    def hash_of(query):
+        return random.Random(f"{query.text}:{query.question.id}").random()
+
+    steps = []
+    cheap, dear = (ScriptedJudge(rule, fingerprint=n) for rule, n in ((noisy(1), "cheap"), (mostly, "dear")))
+    with Store(":memory:") as store:
+        found = fit_cascade(
+            cheap, dear, store, given, program=PROGRAM, target=0.93, progress=lambda *at: steps.append(at)
+        )
+    assert len(cheap.asked) == len(dear.asked) == 2400
+    assert steps == [(n, 5000) for n in range(1, 5001)]
+    rates = {e.name: e for e in found.estimates if not e.group}
+    assert rates["expensive agrees"].value == 1  # wherever it answered, which was in seven of ten
+    assert rates["expensive agrees"].n < 0.8 * rates["cheap agrees"].n
+    dead = ScriptedJudge(lambda q: Verdict(question_id=q.question.id, outcome=Outcome.FAILED), "dead")
+    with Store(":memory:") as store, pytest.raises(JudgeError, match="the first 50 calls all failed"):
+        fit_cascade(cheap, dead, store, given, program=PROGRAM, target=0.93)
 
 
 def test_too_few_labels_and_a_judge_without_probabilities_are_refused():

@@ -4,7 +4,9 @@ from pydantic import ValidationError
 from fake_server import completion
 from rubrica.core.errors import RubricaError, UsageError
 from rubrica.core.records import Label, Message, Prompt, Query, Question, QuestionKind
-from rubrica.judges.factory import JudgeConfig, judge_identity, make_judge
+from rubrica.judges.budget import LABEL_TOKENS
+from rubrica.judges.factory import JudgeConfig, answer_tokens, judge_identity, make_judge
+from rubrica.judges.listing import LIST_TOKENS
 from rubrica.judges.server import ServerJudge
 
 QUERY = Query(
@@ -64,6 +66,21 @@ def test_limits_are_checked():
     ):
         with pytest.raises(ValidationError):
             JudgeConfig(spec="lab", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "most"),
+    [
+        ("openai:m@http://x/v1", {}, LABEL_TOKENS),
+        ("openai:m@http://x/v1", {"mode": "reason", "max_tokens": 300}, 300),
+        ("openai:m@http://x/v1", {"questions_per_call": 4}, LABEL_TOKENS + LIST_TOKENS),
+        ("openai:m@http://x/v1", {"mode": "reason", "max_tokens": 300, "questions_per_call": 4}, 600),
+        ("local:x", {"mode": "reason", "reason_tokens": 2000}, 2000),
+    ],
+)
+def test_a_budget_reserves_what_a_question_may_make_the_judge_write(spec, options, most):
+    """A question of a list whose reply leaves it in doubt is answered twice: in the list, and by itself."""
+    assert answer_tokens(JudgeConfig(spec=spec, **options)) == most
 
 
 def test_a_judge_stays_itself_when_it_moves_or_is_asked_faster():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from rubrica.core.config import content_hash
 from rubrica.core.errors import JudgeError
-from rubrica.core.ports import Judge
+from rubrica.core.ports import Closable, Judge
 from rubrica.core.records import Outcome, Query, Usage, Verdict, Wording
 from rubrica.core.store import Store
 from rubrica.judges.decision import offered
@@ -52,18 +52,30 @@ class Asker:
         order, failed = list(missing), 0
         for _ in range(len(queries) - len(missing)):
             self._progress()
-        for index, given in self._judge.answer(list(missing.values())):
+
+        def keep(index: int, given: Verdict) -> Verdict:
             key = order[index]
-            verdict = offered(given, missing[key].question)
-            self._store.put_verdict(key, verdict)
-            known[key] = verdict
-            self._count(verdict)
-            failed += verdict.outcome is Outcome.FAILED
-            if patience is not None and failed == len(known) >= patience:
-                raise JudgeError(
-                    f"judge {self._judge.fingerprint}: the first {failed} calls all failed; last reason: "
-                    f"{verdict.reason or verdict.outcome}; mend the judge and run the same command again"
-                )
+            known[key] = offered(given, missing[key].question)
+            self._store.put_verdict(key, known[key])
+            self._count(known[key])
+            return known[key]
+
+        answers = self._judge.answer(list(missing.values()))
+        try:
+            for index, given in answers:
+                verdict = keep(index, given)
+                self._progress()
+                failed += verdict.outcome is Outcome.FAILED
+                if patience is not None and failed == len(known) >= patience:
+                    raise JudgeError(
+                        f"judge {self._judge.fingerprint}: the first {failed} calls all failed; last reason: "
+                        f"{verdict.reason or verdict.outcome}; mend the judge and run the same command again"
+                    )
+        finally:
+            if isinstance(answers, Closable):
+                answers.close()
+                for index, given in answers:  # what had arrived was paid for
+                    keep(index, given)
         self.usage = self.usage.model_copy(update={"cached": self.usage.cached + len(queries) - len(missing)})
         silent = Verdict(question_id="none", outcome=Outcome.FAILED, reason="the judge gave no answer")
         return [
@@ -83,4 +95,3 @@ class Asker:
                 "seconds": used.seconds + verdict.seconds,
             }
         )
-        self._progress()

@@ -12,6 +12,7 @@ from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import Judge
 from rubrica.core.records import NonEmpty, Price, Program
 from rubrica.judges.budget import LABEL_TOKENS, Purse
+from rubrica.judges.listing import LIST_TOKENS
 from rubrica.judges.passport import Floor, vouch
 from rubrica.judges.template import Mode
 
@@ -206,8 +207,15 @@ def _cascade(
 
 def metered(judge: Judge, config: JudgeConfig, purse: Purse) -> Judge:
     """Return ``judge``, all of whose questions go through ``purse``."""
-    room = config.max_tokens if config.mode == "reason" else LABEL_TOKENS
-    return purse.meter(judge, config.price, room)
+    return purse.meter(judge, config.price, answer_tokens(config))
+
+
+def answer_tokens(config: JudgeConfig) -> int:
+    """Return how many tokens ``config`` writes on one question at most: in a list, then by itself."""
+    reason = config.max_tokens if server_of(config.spec) else config.reason_tokens
+    alone = reason if config.mode == "reason" else LABEL_TOKENS
+    listed = reason if config.mode == "reason" else LIST_TOKENS
+    return alone + (listed if config.questions_per_call > 1 else 0)
 
 
 def _open(config: JudgeConfig, secret: str, builtin: Mapping[str, Callable[[], Judge]]) -> Judge:

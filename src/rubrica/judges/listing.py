@@ -26,6 +26,8 @@ _PARTS = {
 LIST_HASH = hashlib.sha256("\0".join(_PARTS.values()).encode()).hexdigest()[:12]
 """Identity of this wording, part of the fingerprint of a judge that is asked so."""
 
+LIST_TOKENS = 24
+"""Room for one line of a list of labels."""
 _LETTERS = "bcdfghjkmnpqrstvwxz"
 _LENGTH = 5
 """Of a code: 2.5 million, none of them a word."""

@@ -16,7 +16,7 @@ from rubrica.core.limits import Clock
 from rubrica.core.records import Label, Message, Outcome, Query, Verdict, Wording
 from rubrica.core.wire import ChatReply, ChatRequest, TokenLogprob
 from rubrica.judges.decision import most_probable
-from rubrica.judges.listing import LIST_HASH, codes, list_messages, read_list
+from rubrica.judges.listing import LIST_HASH, LIST_TOKENS, codes, list_messages, read_list
 from rubrica.judges.parsing import Parsed, label_of, parse_reply
 from rubrica.judges.template import (
     TEMPLATE,
@@ -36,8 +36,6 @@ _WORDS = {Label.TRUE: ("true", "yes"), Label.FALSE: ("false", "no"), Label.NA: (
 """Words that a tokenizer may cut into several tokens."""
 
 
-LIST_TOKENS = 24
-"""Room for one line of a list of labels."""
 _TOO_LONG = (400, 413, 422)
 """Statuses of a call that may have asked too much at a time."""
 _Asked = tuple[int, Query]

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rubrica.core.config import content_hash
-from rubrica.core.errors import JudgeError, UsageError
+from rubrica.core.errors import UsageError
 from rubrica.core.ports import Judge
 from rubrica.core.records import Estimate, Label, Program, Query, Question, QuestionKind, Verdict
 from rubrica.core.stats import wilson
 from rubrica.core.store import Store
-from rubrica.judges.escalation import Answer, Remembering, Thresholds, certainty, fewest, fit_threshold
+from rubrica.judges.asking import PATIENCE, Asker
+from rubrica.judges.escalation import Answer, Thresholds, certainty, fewest, fit_threshold
 from rubrica.program.program import questions
 from rubrica.recipes.passport_input import Given
 
@@ -47,13 +48,20 @@ def fit_cascade(
     """Ask both judges everything about the texts, fit on one half of the texts and measure on the other.
 
     What the store knows is not asked again. Raises ``UsageError`` where there are too few labels for the target,
-    or the cheap judge gives no probabilities.
+    or the cheap judge gives no probabilities; ``JudgeError`` where a judge fails from the start.
     """
     pairs = [(text, question) for text in given.texts for _, _, question in questions(program)]
     queries = [Query(prompt=text.prompt, text=text.text, question=question) for text, question in pairs]
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, 2 * len(queries))
+
     said = [
-        _ask(Remembering(judge, store), queries, before, progress)
-        for judge, before in ((cheap, 0), (expensive, len(queries)))
+        Asker(judge, store, progress=step).ask(queries, patience=PATIENCE) for judge in (cheap, expensive)
     ]
     labelled = given.labels.reference is not None or bool(given.labels.ratings)
     rights = given.labels.of(pairs) if labelled else [verdict.label for verdict in said[1]]
@@ -77,22 +85,6 @@ def fit_cascade(
         questions=_fit_questions(fitting, target, level),
     )
     return thresholds.model_copy(update={"estimates": tuple(_measure(held_out, thresholds))})
-
-
-def _ask(
-    judge: Judge, queries: Sequence[Query], before: int, progress: Callable[[int, int], None] | None
-) -> list[Verdict]:
-    """Return one verdict for each query; ``before`` queries were answered by the other judge, or will be."""
-    found: dict[int, Verdict] = {}
-    for index, verdict in judge.answer(queries):
-        found[index] = verdict
-        if progress is not None:
-            progress(before + len(found), 2 * len(queries))
-    if len(found) < len(queries):
-        raise JudgeError(
-            f"judge {judge.fingerprint}: answered {len(found)} of {len(queries)} questions; run the command again"
-        )
-    return [found[index] for index in range(len(queries))]
 
 
 def _half(text: str) -> int:
@@ -130,13 +122,14 @@ def _measure(rows: Sequence[_Row], thresholds: Thresholds) -> list[Estimate]:
     for group, members in groups:
         kept = [r for r in members if r.answer[0] >= thresholds.of(r.question)]
         ids = {id(row) for row in kept}
-        final = [(r.cheap if id(r) in ids else r.expensive).label is r.right for r in members]
-        counts = (
-            ("escalated", len(members) - len(kept), len(members)),
-            ("kept answers that agree", sum(r.answer[1] for r in kept), len(kept)),
-            ("cascade agrees", sum(final), len(members)),
-            ("cheap agrees", sum(r.answer[1] for r in members), len(members)),
-            ("expensive agrees", sum(r.expensive.label is r.right for r in members), len(members)),
-        )
+        counts = [("escalated", len(members) - len(kept), len(members))]
+        for name, rows_, said in (
+            ("kept answers that agree", kept, [r.cheap for r in kept]),
+            ("cascade agrees", members, [r.cheap if id(r) in ids else r.expensive for r in members]),
+            ("cheap agrees", members, [r.cheap for r in members]),
+            ("expensive agrees", members, [r.expensive for r in members]),
+        ):
+            agrees = [v.label is r.right for r, v in zip(rows_, said, strict=True) if v.label is not None]
+            counts.append((name, sum(agrees), len(agrees)))  # no answer is no disagreement
         found += [wilson(k, n, name=name, group=group) for name, k, n in counts if n]
     return found
