@@ -33,6 +33,7 @@ from rubrica.models.scripted import ScriptedJudge
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.fit_cascade import fit_cascade
 from rubrica.recipes.passport_input import Given, Labels
+from rubrica.recipes.plan import plan_texts
 
 GATE, GRADED = question("g", "gate"), question("x", "graded")
 PROGRAM = program(principle("p", dimension("d", GATE, GRADED)))
@@ -177,6 +178,28 @@ def test_answers_that_had_arrived_when_it_stops_are_kept_and_paid(tmp_path, prob
         again = Executor(judge, store, program=graded, reward=RewardConfig())
         assert [card.total for card in again.score([(PROMPT, f"t{i}") for i in range(20)])] == [1.0] * 20
         assert cheap.asked + dear.asked == calls
+
+
+def test_a_plan_counts_both_judges_where_both_may_be_asked(tmp_path):
+    write_json(tmp_path / "t.json", THRESHOLDS)
+    cheap, dear = (ScriptedJudge(sure(Label.A, 0.1), fingerprint=name) for name in ("cheap", "dear"))
+    mapping = {"cheap": "c", "expensive": "d", "thresholds": str(tmp_path / "t.json")}
+    config, builtin = (
+        JudgeConfig.model_validate({"cascade": mapping}),
+        {"c": lambda: cheap, "d": lambda: dear},
+    )
+    texts, out = [Text(f"id{i}", PROMPT, f"t{i}") for i in range(5)], tmp_path / "s.sqlite"
+    graded = program(principle("p", dimension("d", GRADED)))
+    _, costs = plan_texts(
+        texts, config, out, program=graded, reward=RewardConfig(), builtin=builtin, full=True
+    )
+    with Store(out) as store:
+        purse = Purse(Budget(), store)
+        judge = make_judge(config, secret="s", builtin=builtin, purse=purse)
+        Executor(judge, store, program=graded, reward=RewardConfig()).score(
+            [(t.prompt, t.text) for t in texts]
+        )
+    assert [cost.calls for cost in costs] == [5, purse.spent.calls] == [5, 10]
 
 
 def test_in_a_recipe(tmp_path):

@@ -10,8 +10,17 @@ from fake_server import Reply, completion
 from naive_pooling import every_question, judged, verdict
 from rubrica.cli import main
 from rubrica.core.config import validate
-from rubrica.core.errors import JudgeError
-from rubrica.core.records import Expense, Message, Price, Prompt
+from rubrica.core.errors import JudgeError, UsageError
+from rubrica.core.records import (
+    Dimension,
+    Expense,
+    Message,
+    Price,
+    Principle,
+    Program,
+    Prompt,
+    PromptQuestion,
+)
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor
 from rubrica.models.scripted import ScriptedJudge
@@ -94,6 +103,20 @@ def test_a_probe_measures_a_real_server(fake_server):
     assert (found.prompt_tokens, found.completion_tokens) == (11, 1)
     assert found.seconds >= 0.05
     assert "How do I brew tea? How do I brew tea?" in str(fake_server.requests[0])
+
+
+def test_a_probe_asks_what_prompts_bring_along(fake_server):
+    fake_server.answer = reply
+    place = Dimension(id="d", title="d", instance=True, pool="weighted")
+    only = Program(
+        name="p", constitution="c", principles=(Principle(id="a", title="a", dimensions=(place,)),)
+    )
+    recipe = validate(Recipe, {**RECIPE, "judge": f"openai:m@{fake_server.url}"}, "r")
+    own = [PromptQuestion(id=f"q{i}", text=f"Is {i} named?", weight=1.0) for i in range(3)]
+    hello = (Message(role="user", content="Hello"),)
+    assert measure(recipe, only, [Prompt(id="p", messages=hello, questions=own)], {}).calls == 3
+    with pytest.raises(UsageError, match="nothing to measure"):
+        measure(recipe, only, [Prompt(id="p", messages=hello)], {})
 
 
 def test_a_probe_of_a_judge_that_cannot_answer_says_so(fake_server):

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from rubrica.core.config import load_config
 from rubrica.core.errors import DataError, UsageError
-from rubrica.core.records import Message, Prompt
+from rubrica.core.records import Message, Prompt, When
 from rubrica.lab.checkpoints import DEMO_RECIPE
-from rubrica.program.program import load_program
+from rubrica.program.program import load_program, questions
 from rubrica.recipes.config import Grpo, LabPrompts, Recipe, ThinkSft
 from rubrica.recipes.context import Surroundings
 from rubrica.recipes.examples import REFLECTION_TOKENS
-from rubrica.recipes.forecast import forecast
+from rubrica.recipes.forecast import forecast, judging_cost
 from rubrica.recipes.prompts import arrange, gather, in_order
 
 PAPER = Path(__file__).parents[2] / "recipes/qa-lign-8b.yaml"
@@ -116,6 +116,22 @@ def test_forecast_of_the_paper_counts_every_question_about_every_text():
     assert found.policy_tokens == 8_000 * 1_536 + 500 * 2 * 640
     # scorecards of 16 texts at step 1 and at every tenth
     assert found.diagnostic_calls == 11 * 16 * 167
+
+
+def test_questions_about_prompts_and_both_judges_of_a_cascade_count():
+    """Where every prompt differs and everything applies, each text is asked all questions, its prompt's included."""
+    when = When(ask="Does the prompt ask for help?")
+    program = load_program("lab")
+    first, *others = program.principles
+    program = program.model_copy(update={"principles": (first.model_copy(update={"when": when}), *others)})
+    stages = [{"type": "grpo", "steps": 2, "prompts_per_step": 3, "group_size": 2}]
+    found = forecast(recipe(stages=stages), program)
+    assert found.judge_calls == 2 * 3 * 2 * 2 * (len(list(questions(program))) + 1)
+    mapping = {"cheap": "lab", "expensive": "openai:m@http://x", "thresholds": "t.json"}
+    two = forecast(recipe(stages=stages, judge={"cascade": mapping}), program)
+    assert two.judge_calls == found.judge_calls
+    assert judging_cost(two, None, None).calls == 2 * judging_cost(found, None, None).calls
+    assert judging_cost(two, None, None).tokens == 2 * judging_cost(found, None, None).tokens
 
 
 def test_tokens_that_a_judge_writes_follow_its_mode():

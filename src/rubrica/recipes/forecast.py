@@ -1,14 +1,16 @@
 """What a recipe will cost: bounds from its numbers alone, and what to expect where rates were measured.
 
-:func:`forecast` needs no model, no network and no file. Judge calls are exact upper bounds: one for each question and text. Fewer are made where a verdict is known
-already or cannot change the reward. Tokens are rough: texts are taken at their longest, words at four
-characters a token.
+:func:`forecast` needs no model, no network and no file. Judge calls are upper bounds: one for each question and text,
+questions about the prompt included, for each judge of a cascade. Fewer are made where a verdict is known already or
+cannot change the reward; failed calls that are repeated and questions that prompts bring along come on top. Tokens are
+rough: texts are taken at their longest, words at four characters a token.
 """
 
 from rubrica.core.config import Config
 from rubrica.core.records import Price, Program
-from rubrica.judges.factory import JudgeConfig
-from rubrica.program.program import counts, questions
+from rubrica.judges.factory import parts
+from rubrica.program.program import questions
+from rubrica.program.relevance import relevance_questions
 from rubrica.recipes.config import Grpo, Recipe, ThinkSft
 from rubrica.recipes.examples import REFLECTION_TOKENS
 from rubrica.recipes.rates import Cost, Rates, cost_of, rated_cost
@@ -26,7 +28,9 @@ class Forecast(Config):
     """Upper bounds on what the stages of a recipe ask of the judge and of the models."""
 
     questions: int
-    """Questions of the program."""
+    """Questions of the program, those about prompts included."""
+    judges: int
+    """Judges that a question may be put to: the two of a cascade, else one."""
     judge_calls: int
     """Questions asked by GRPO: steps x prompts x group x 2 texts x questions."""
     sft_judge_calls: int
@@ -49,8 +53,9 @@ class Forecast(Config):
 
 def forecast(recipe: Recipe, program: Program) -> Forecast:
     """Return the forecast of ``recipe`` under ``program``."""
-    asked = counts(program)["all"].total
-    characters = sum(len(question.text) for _, _, question in questions(program))
+    every = [*relevance_questions(program), *(question for _, _, question in questions(program))]
+    judges, asked = len(parts(recipe.judge)), len(every)
+    characters = sum(len(question.text) for question in every)
     # What one full scorecard reads besides the text itself.
     fixed = asked * (TEMPLATE_TOKENS + PROMPT_TOKENS) + characters // CHARACTERS_PER_TOKEN
     grpo_texts = draft_texts = check_texts = checks = rollouts = updates = diagnostics = sampled = read = 0
@@ -77,9 +82,10 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
                 sampled += stage.examples * length + stage.replay_examples * stage.revision.max_tokens
                 read += stage.examples * (2 * fixed + asked * length)
     texts = grpo_texts + draft_texts + check_texts
-    reasons = isinstance(recipe.judge, JudgeConfig) and recipe.judge.mode == "reason"
+    written += sum(texts * asked * (REASON_TOKENS if p.mode == "reason" else 1) for p in parts(recipe.judge))
     return Forecast(
         questions=asked,
+        judges=judges,
         judge_calls=grpo_texts * asked,
         sft_judge_calls=draft_texts * asked,
         sft_check_calls=check_texts * asked + checks,
@@ -87,8 +93,8 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
         updates=updates,
         rollouts=rollouts,
         policy_tokens=sampled,
-        judge_prompt_tokens=read,
-        judge_completion_tokens=written + texts * asked * (REASON_TOKENS if reasons else 1),
+        judge_prompt_tokens=read * judges,
+        judge_completion_tokens=written,
     )
 
 
@@ -97,5 +103,5 @@ def judging_cost(expected: Forecast, price: Price | None, rates: Rates | None) -
     calls = expected.judge_calls + expected.sft_judge_calls + expected.sft_check_calls
     if rates is None:
         read, written = float(expected.judge_prompt_tokens), float(expected.judge_completion_tokens)
-        return cost_of("at most", calls, read, written, price, None)
+        return cost_of("at most", calls * expected.judges, read, written, price, None)
     return rated_cost(round(calls * rates.asked_share), price, rates)

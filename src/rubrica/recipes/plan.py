@@ -10,7 +10,7 @@ from rubrica.core.records import Program
 from rubrica.core.store import Store
 from rubrica.judges.budget import TEMPLATE_LETTERS
 from rubrica.judges.executor import Executor, Plan
-from rubrica.judges.factory import JudgeConfig, make_judge
+from rubrica.judges.factory import JudgeConfig, make_judge, parts
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.forecast import REASON_TOKENS
 from rubrica.recipes.rates import LETTERS, Cost, cost_of, price_of, rated_cost, rates_of
@@ -28,7 +28,7 @@ def plan_texts(
 ) -> tuple[Plan, list[Cost]]:
     """Return what would be asked and what that costs, at least and at most; asks nobody and writes nothing.
 
-    Counts are exact bounds, equal with ``full`` where every question applies to every prompt. Tokens are a quarter of the letters, or the mean of this judge's
+    Counts are exact bounds (a cascade's questions may be put to both of its judges), equal with ``full`` where every question applies to every prompt. Tokens are a quarter of the letters, or the mean of this judge's
     calls in the store at ``path``, if there are any.
     """
     with ExitStack() as opened:
@@ -39,11 +39,12 @@ def plan_texts(
         plan = executor.plan([(text.prompt, text.text) for text in texts], full=full)
         own = [line for line in store.account() if line.judge == asked.fingerprint]
     price, rates = price_of(judge), rates_of(own, "")
-    written = REASON_TOKENS if judge.mode == "reason" else 1
+    judges = parts(judge)
+    written = sum(REASON_TOKENS if part.mode == "reason" else 1 for part in judges) / len(judges)
     costs = []
     bounds = (
         ("at least", plan.at_least, plan.letters_at_least),
-        ("at most", plan.at_most, plan.letters_at_most),
+        ("at most", plan.at_most * len(judges), plan.letters_at_most * len(judges)),
     )
     for basis, calls, letters in bounds:
         if rates is not None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rubrica.core.account import is_call, money
 from rubrica.core.config import Config
-from rubrica.core.errors import JudgeError
+from rubrica.core.errors import JudgeError, UsageError
+from rubrica.core.instance import program_for
 from rubrica.core.ports import Judge
 from rubrica.core.records import Expense, Outcome, Price, Program, Prompt, Query
 from rubrica.core.run import Run
@@ -97,17 +98,20 @@ def measure(
 ) -> Rates:
     """Ask the recipe's judge real questions about stand-in texts of half the longest length, and keep nothing.
 
-    Raises ``JudgeError`` when none of them is answered.
+    Raises ``JudgeError`` when none of them is answered, ``UsageError`` where there is nothing to ask.
     """
     with Store(":memory:") as store:
         judge = make_judge(recipe.judge, secret=store.secret, builtin=builtin)
     longest = max((s.max_completion_tokens for s in recipe.stages if isinstance(s, Grpo)), default=256)
-    asked = [question for _, _, question in questions(program)]
     queries = [
         Query(prompt=prompt, text=_stand_in(prompt, longest // 4 * LETTERS), question=question)
-        for prompt in prompts[: max(1, PROBE // len(asked))]
-        for question in asked
+        for prompt in prompts[:PROBE]
+        for _, _, question in questions(program_for(program, prompt))
     ][:PROBE]
+    if not queries:
+        raise UsageError(
+            "probe: neither the program nor the first prompts have a question; nothing to measure"
+        )
     started = time.monotonic()
     verdicts = [verdict for _, verdict in judge.answer(queries)]
     seconds = time.monotonic() - started
