@@ -339,3 +339,48 @@ def test_questions_in_our_own_form(tmp_path):
 def test_a_rubric_that_cannot_be_read_names_its_line(tmp_path, columns, said):
     with pytest.raises(DataError, match=rf"rows.jsonl:1: .*{said}"):
         one_prompt(tmp_path, **columns)
+
+
+def test_alpacas_input_is_the_second_half_of_its_prompt(tmp_path):
+    rows = [
+        {"instruction": "Add these.", "input": "1 and 2", "output": "3"},
+        {"instruction": "Say hello.", "input": "", "output": "Hello."},
+        {"prompt": "Say bye.", "input": "not asked", "output": "Bye."},
+    ]
+    (tmp_path / "a.jsonl").write_text(jsonl(rows))
+    asked = [text.prompt.messages[-1].content for text in load_texts(tmp_path / "a.jsonl")]
+    assert asked == ["Add these.\n\n1 and 2", "Say hello.", "Say bye."]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.csv", "prompt,prompt,response\na,b,c\n", "x.csv:1: column 'prompt' is there twice"),
+        (
+            "x.csv",
+            'prompt,response,rubrics\na,b,"[{""criterion"": ""Says"""\n',
+            "rubrics: begins as a JSON list",
+        ),
+        ("x.csv", "prompt,response,tags\na,b,{kind\n", "x.csv:2: tags: not valid JSON"),
+        (
+            "x.jsonl",
+            jsonl([{"prompt": "a", "response": "b", "tags": {"kind": ["harmful"]}}]),
+            r"x.jsonl:1: tags: kind: expected one text, got \"\['harmful'\]\"",
+        ),
+    ],
+)
+def test_what_would_silently_be_lost_is_refused(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=said):
+        load_texts(tmp_path / name)
+
+
+def test_tags_of_a_csv_are_json_in_a_cell_and_other_columns_of_that_name_are_left_alone(tmp_path):
+    (tmp_path / "x.csv").write_text('prompt,response,tags\na,b,"{""kind"": ""harmful""}"\nc,d,funny\n')
+    assert [text.prompt.tags for text in load_texts(tmp_path / "x.csv")] == [{"kind": "harmful"}, {}]
+
+
+def test_a_folder_is_said_to_be_one(tmp_path):
+    (tmp_path / "x.jsonl").mkdir()
+    with pytest.raises(UsageError, match=r"x\.jsonl: is a folder"):
+        load_texts(tmp_path / "x.jsonl")

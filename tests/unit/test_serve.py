@@ -435,8 +435,36 @@ def test_the_counters_add_up(tmp_path, judge):
         rows['rubrica_rewards_total{kind="malformed"}'] == rows['rubrica_rewards_total{kind="none"}'] == "1"
     )
     assert float(rows["rubrica_reward_sum"]) == pytest.approx(2 * 0.75 + IMPROVED + FLOOR)
-    assert int(rows['rubrica_questions_total{outcome="asked"}']) == len(judge.requests)
+    asked = len(judge.requests) - 1  # one to see whether the judge is there
+    assert rows['rubrica_questions_total{outcome="asked"}'] == str(asked)
     # The text that the judge does not know: gate and brevity, each in three rounds.
-    assert rows['rubrica_questions_total{outcome="failed"}'] == str(len(judge.requests) - 5)
+    assert rows['rubrica_questions_total{outcome="failed"}'] == str(asked - 5)
     assert rows['rubrica_principle_sum{part="revision",principle="p"}'] == "0.75"
     assert rows["rubrica_ready"] == "1" and rows["rubrica_requests_in_flight"] == "1"
+
+
+def test_a_judge_that_dies_under_a_small_request_is_down_and_not_a_missing_reward(tmp_path, judge):
+    with serving(tmp_path, judge, probe=0.2) as server:
+        assert score(server.url, item("good"))[0]["reward"] == TOTALS["good"]
+        judge.stop()
+        down = call(f"{server.url}/v1/score", {"items": [item("rude")]})
+        assert (down.status, down.json["error"]) == (503, "judge_unavailable")
+        assert call(f"{server.url}/ready").status == 503
+        judge.start()
+        wait_until(lambda: call(f"{server.url}/ready").status == 200)
+        assert score(server.url, item("rude"))[0]["reward"] == TOTALS["rude"]
+
+
+def test_a_question_of_a_prompt_needs_no_id(tmp_path, judge):
+    with serving(tmp_path, judge) as server:
+        asked = {**item("good"), "questions": [{"text": "Is it polite, and to whom?"}]}
+        got = call(f"{server.url}/v1/score", {"items": [asked]})
+        assert "id" not in got.json.get("message", "") and "no dimension" in got.json["message"]
+        assert "polite" not in got.json["message"]
+
+
+def test_a_mistyped_option_of_openrlhf_is_refused(tmp_path, judge):
+    with serving(tmp_path, judge) as server:
+        body = {"query": ["ab"], "prompts": ["a"], "labels": []}
+        got = call(f"{server.url}/openrlhf?mode=text&mising=-3", body)
+        assert got.status == 422 and got.json["message"].startswith("mising: ")

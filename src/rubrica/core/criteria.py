@@ -8,12 +8,12 @@ answer meets them.
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from rubrica.core.config import content_hash
 from rubrica.core.errors import DataError, nearest
 from rubrica.core.records import PromptQuestion
 from rubrica.core.tables import Row
@@ -22,6 +22,8 @@ OWN = "questions"
 _RUBRICS = ("rubrics", "rubric", "criteria")
 _TEXTS = ("criterion", "text", "description", "question")
 _POINTS = ("points", "weight")
+_LIST = re.compile(r'\s*\[\s*[{"]')
+"""Beginning of a JSON list of mappings or texts; prose may begin with a bracket too."""
 MAX_QUESTIONS = 200
 """Most questions that one prompt may bring."""
 
@@ -34,11 +36,11 @@ def questions_of(path: Path, row: Row) -> tuple[PromptQuestion, ...]:
     text, or a list of other things than mappings under ``questions``, is taken for something else. ``DataError`` names the line of anything else that cannot be read.
     """
     columns = {name.casefold(): name for name in row.values}
-    own = _list(row.values[columns[OWN]]) if OWN in columns else None
+    own = _list(path, row, columns[OWN]) if OWN in columns else None
     if own and all(isinstance(item, Mapping) for item in own):
         found = [_own(path, row, item) for item in own if isinstance(item, Mapping)]
     else:
-        lists = (_list(row.values[columns[name]]) for name in _RUBRICS if name in columns)
+        lists = (_list(path, row, columns[name]) for name in _RUBRICS if name in columns)
         rubric = next((items for items in lists if items), [])
         found = [question for item in rubric if (question := _criterion(path, row, item)) is not None]
     if len(found) > MAX_QUESTIONS:
@@ -52,19 +54,21 @@ def questions_of(path: Path, row: Row) -> tuple[PromptQuestion, ...]:
     return kept
 
 
-def _list(value: object) -> list[object] | None:
+def _list(path: Path, row: Row, column: str) -> list[object] | None:
     """A list as it is, or one that a cell of a CSV file holds as JSON; None for anything else."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
+    value = row.values[column]
+    if isinstance(value, str) and _LIST.match(value):
         try:
             value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                path, f"{column}: begins as a JSON list and is none: {error}; mend or rename it", row.line
+            ) from None
     return value if isinstance(value, list) else None
 
 
 def _own(path: Path, row: Row, item: Mapping[object, object]) -> PromptQuestion:
     data = {str(name): value for name, value in item.items() if value is not None}
-    data.setdefault("id", "q" + content_hash(str(data.get("text", "")), length=12))
     try:
         return PromptQuestion.model_validate(data)
     except ValidationError as error:
@@ -95,5 +99,4 @@ def _criterion(path: Path, row: Row, item: object) -> PromptQuestion | None:
     asked = words if words.endswith("?") else f"Does the answer meet this criterion: {words}"
     if len(asked) > 2000:
         raise DataError(path, f"rubric: a criterion of {len(asked)} letters; expected at most 2000", row.line)
-    id = "q" + content_hash(asked, length=12)
-    return PromptQuestion(id=id, text=asked, weight=float(points)) if points else None
+    return PromptQuestion(text=asked, weight=float(points)) if points else None

@@ -1,5 +1,6 @@
 """Prompts, preference pairs and texts from files, with errors that name file and line."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -225,12 +226,21 @@ class _Finder:
             value = self.text(row, "prompt")
             if not value.strip():
                 raise DataError(self.path, "empty prompt; expected a text", row.line)
+            value += self._alpaca_input(row)
         turns = as_messages(self.path, row, value)
         if not turns or turns[-1].role != "user":
             raise DataError(self.path, "expected messages that end with the user's turn", row.line)
         if not turns[-1].content.strip():
             raise DataError(self.path, "empty prompt; expected a text in the last message", row.line)
         return turns
+
+    def _alpaca_input(self, row: Row) -> str:
+        """Second half of a prompt in Alpaca's columns ``instruction`` and ``input``, after an empty line."""
+        columns = {name.casefold(): name for name in row.values}
+        if "input" not in columns or self.column(row, "prompt") != columns.get("instruction"):
+            return ""
+        given = row.values[columns["input"]]
+        return f"\n\n{given}" if isinstance(given, str) and given.strip() else ""
 
     def given_id(self, row: Row, *fields: str) -> str | None:
         """Id that the row gives itself in the first of ``fields`` that it has, as a text."""
@@ -301,10 +311,24 @@ def _prompt(path: Path, row: Row, id: str, messages: tuple[Message, ...]) -> Pro
         for name, value in row.values.items()
         if str(name).casefold() in _TAGS and isinstance(value, str | int) and str(value).strip()
     }
-    given = row.values.get("tags")
-    if isinstance(given, Mapping):
-        tags |= {str(name): str(value) for name, value in given.items() if value is not None}
+    tags |= _own_tags(path, row)
     return Prompt(id=id, messages=messages, source=path.name, tags=tags, questions=questions_of(path, row))
+
+
+def _own_tags(path: Path, row: Row) -> dict[str, str]:
+    """Return the column ``tags``, a mapping or one as JSON in a cell; a column of anything else is not ours."""
+    given = row.values.get("tags")
+    if isinstance(given, str) and given.lstrip().startswith("{"):
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError):
+            raise DataError(path, f"tags: not valid JSON: {given[:60]!r}", row.line) from None
+    if not isinstance(given, Mapping):
+        return {}
+    for name, value in given.items():
+        if isinstance(value, Mapping | list):
+            raise DataError(path, f"tags: {name}: expected one text, got {str(value)[:60]!r}", row.line)
+    return {str(name): str(value) for name, value in given.items() if value is not None}
 
 
 def _json(messages: tuple[Message, ...]) -> list[Json]:

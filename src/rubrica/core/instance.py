@@ -26,7 +26,7 @@ def program_for(program: Program, prompt: Prompt) -> Program:
     default = next((d.id for d in places.values() if d.instance), None)
     for question in prompt.questions:
         place = question.dimension or default
-        where = f"prompt {prompt.id!r}, question {question.id!r}"
+        where = _where(prompt, question)
         if place is None:
             raise UsageError(
                 f"{where}: program {program.name!r} has no dimension for the questions of prompts; write "
@@ -52,6 +52,14 @@ def program_for(program: Program, prompt: Prompt) -> Program:
         for p in program.principles
     )
     return program.model_copy(update={"principles": principles})
+
+
+def _where(prompt: Prompt, question: PromptQuestion) -> str:
+    """Prompt and question: of a file in their words, else by ids, so that no server repeats what it was sent."""
+    if not prompt.source:
+        return f"prompt {prompt.id!r}, question {question.id!r}"
+    asked = prompt.messages[-1].content[:40]
+    return f"{prompt.source}: prompt {asked!r}, question {question.text[:60]!r}"
 
 
 def _check(question: PromptQuestion, dimension: Dimension, program: Program, where: str) -> None:

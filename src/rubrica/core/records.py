@@ -7,6 +7,7 @@ Three laws: a failure is never a number; no untyped mapping crosses a layer; tex
 # The names that programs.py lends stand in one block.
 # isort: skip_file
 
+import hashlib
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -44,9 +45,10 @@ class Message(Record):
 class PromptQuestion(Record):
     """A question that one prompt brings along (instance rubric): it is asked about answers to that prompt only."""
 
-    id: Slug
-    kind: QuestionKind = QuestionKind.GATE
     text: Annotated[NonEmpty, Field(max_length=2000)]
+    id: Slug = Field(default_factory=lambda given: _hashed_id(given.get("text", "")))
+    """Default: a hash of the text."""
+    kind: QuestionKind = QuestionKind.GATE
     weight: FiniteFloat | None = None
     """As in :class:`Question`: a gate without a weight fails its dimension; below 0, a fault."""
     dimension: Slug | None = None
@@ -73,6 +75,10 @@ def _distinct(found: tuple[PromptQuestion, ...]) -> tuple[PromptQuestion, ...]:
 
 PromptQuestions = Annotated[tuple[PromptQuestion, ...], Field(max_length=200), AfterValidator(_distinct)]
 """Their answers are told apart by the ids."""
+
+
+def _hashed_id(text: str) -> str:
+    return "q" + hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
 
 
 class Prompt(Record):

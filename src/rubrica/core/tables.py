@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -33,7 +34,9 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     kind = next((s for s in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(s)), None)
     if not path.exists():
         raise UsageError(f"{path}: no such file; check the path")
-    if kind is None or path.is_dir():
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; expected a file")
+    if kind is None:
         raise UsageError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
     reader = {"json": _json, "jsonl": _jsonl, "csv": _csv, "tsv": _csv, "parquet": _parquet, "txt": _text}
     found = False
@@ -131,6 +134,8 @@ def _csv(path: Path) -> Iterator[Row]:
                 continue
             if header is None:
                 header = [name.strip() for name in cells]
+                if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+                    raise DataError(path, f"column {twice[0]!r} is there twice; rename one", line)
             elif len(cells) != len(header):
                 raise DataError(path, f"{len(cells)} cells, expected {len(header)} as in the header", line)
             else:

@@ -99,11 +99,15 @@ class ItemScorer(Closing):
         Texts that the judge cannot answer, one that is longer than its context for example, have no reward and
         take nobody else's. Raises ``JudgeError`` only when the judge itself does not answer.
         """
+        failed = self.usage.failed
         try:
-            return self._score(items, detail=detail)
+            results = self._score(items, detail=detail)
         except JudgeError:
             self.check_judge()
             return [self._score_alone(item, detail=detail) for item in items]
+        if self.usage.failed > failed and any(result.reward is None for result in results):
+            self.check_judge()  # the batch may be too small for a rate of failures
+        return results
 
     def check_judge(self) -> None:
         """Put one question to the judge, past the store; ``JudgeError`` unless it replies.

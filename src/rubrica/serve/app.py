@@ -17,16 +17,15 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from rubrica import __version__
 from rubrica.core.errors import BudgetError, JudgeError, RubricaError, StorageError, UsageError
-from rubrica.core.scoring import Mode, ScoreItem, ScoreReply, ScoreRequest
+from rubrica.core.scoring import ScoreItem, ScoreReply, ScoreRequest
 from rubrica.serve.batcher import Batcher, Closing, Interruptible, Judged, QueueFull
 from rubrica.serve.guard import Guard, Keys, refusal
 from rubrica.serve.metrics import CONTENT_TYPE, Counted, Metrics
-from rubrica.serve.openrlhf import OpenRlhfReply, OpenRlhfRequest, read_items, reply_of
+from rubrica.serve.openrlhf import OpenRlhfOptions, OpenRlhfReply, OpenRlhfRequest, read_items, reply_of
 
 PATHS = frozenset({"/health", "/ready", "/metrics", "/v1/score", "/openrlhf", "/docs", "/openapi.json"})
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 AGAIN = "send the same request again: what is answered by then costs nothing"
-_MISSING = "number that stands for a missing reward; without it such a request is answered 424"
 
 
 class Rewarder(Interruptible, Protocol):
@@ -140,12 +139,11 @@ def create_app(scorer: Rewarder, batcher: Batcher, settings: Settings) -> FastAP
     @app.post("/openrlhf", response_model=OpenRlhfReply)
     async def openrlhf(
         request: OpenRlhfRequest,
-        mode: Mode = "attempt",
-        missing: Annotated[float | None, Query(allow_inf_nan=False, description=_MISSING)] = None,
+        options: Annotated[OpenRlhfOptions, Query()],
     ) -> OpenRlhfReply | Response:
         """Reward completions as OpenRLHF's remote reward model does."""
-        found = await judged(read_items(request, mode, settings.ends))
-        reply = reply_of(found.results, missing)
+        found = await judged(read_items(request, options.mode, settings.ends))
+        reply = reply_of(found.results, options.missing)
         if reply is None:
             reasons = [result.reason for result in found.results if result.reward is None]
             return refusal(

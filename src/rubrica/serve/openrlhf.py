@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from rubrica.core.errors import UsageError
 from rubrica.core.records import Message
@@ -27,6 +27,18 @@ class OpenRlhfRequest(BaseModel):
     """The prompts as the policy saw them."""
     labels: list[object] = []
     """Column ``--data.label_key``: the conversation as JSON messages, or anything else."""
+
+
+class OpenRlhfOptions(BaseModel):
+    """What the URL says behind its question mark."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Mode = "attempt"
+    """As in an item of ``/v1/score``."""
+    missing: FiniteFloat | None = Field(
+        None, description="number that stands for a missing reward; without it such a request is answered 424"
+    )
 
 
 class OpenRlhfReply(BaseModel):
