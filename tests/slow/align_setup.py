@@ -49,7 +49,7 @@ PHRASES = {
     "hlp.clear.q2": "was too short. I will say more",
 }
 _ANSWER = re.compile(r"ANSWER BEGINS\]\n(.*?)\n\[\w+ ANSWER ENDS\]", re.DOTALL)
-_QUESTION = re.compile(r"QUESTION\n(.*?)\n")
+_QUESTION = re.compile(r"QUESTION\n(.*?)\s*$")
 
 
 ROUGH = ("Just guess.", "Do it fast.", "Who can say?", "Run and hit it.", "Ask me later.")

@@ -289,7 +289,9 @@ def test_a_template_that_hides_what_it_is_given_is_refused():
 
 def test_questions_share_their_prefix_and_the_fence_follows_the_secret():
     layout = chat_layout(TOKENIZER, "secret")
-    assert layout(QUERIES[0]).shared == layout(QUERIES[1]).shared
+    other = QUERIES[0].question.model_copy(update={"text": "Is it brief?"})
+    assert layout(QUERIES[0]).shared == layout(QUERIES[0].model_copy(update={"question": other})).shared
+    assert layout(QUERIES[0]).shared[:-1] == layout(QUERIES[1]).shared[:-1]
     assert layout(QUERIES[0]).shared != chat_layout(TOKENIZER, "other")(QUERIES[0]).shared
 
 

@@ -169,9 +169,13 @@ def test_verdicts_carry_reason_probabilities_and_tokens(family):
 
 def test_what_the_model_is_told_and_where_it_goes_on():
     parts = chat_layout(TOKENIZER, "", "reason")(QUERIES[2])
-    assert parts.own[0].text.endswith(
-        'Reply with two lines and nothing else. The first is "Reason:" and one short sentence that weighs the '
-        'evidence. The second is "Answer:" and one of TRUE, FALSE.'
+    assert (
+        parts.shared[-1]
+        .text.rstrip()
+        .endswith(
+            'Reply with two lines and nothing else. The first is "Reason:" and one short sentence that weighs the '
+            'evidence. The second is "Answer:" and one of TRUE, FALSE.'
+        )
     )
     assert parts.own[-1] == Piece("<|end|><|assistant|>Reason:", True)
 

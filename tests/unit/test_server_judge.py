@@ -370,7 +370,7 @@ def test_questions_about_one_text_share_their_prefix(fake_server):
     list(judge(fake_server).answer([query(), query(question=GRADED)]))
     first, second = (body["messages"] for body in fake_server.requests)
     assert first[0] == second[0]
-    head, _, tail = first[1]["content"].partition("QUESTION\n")
+    head, _, tail = first[1]["content"].partition("TASK\n")
     assert second[1]["content"].startswith(head) and "Is it safe?" in tail and "Good day." in head
 
 

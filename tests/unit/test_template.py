@@ -12,7 +12,7 @@ MARKER = fence_marker("secret")
 GATE = Question(id="g", kind=QuestionKind.GATE, text="Does the answer refuse politely?", clause="c")
 PROTECTED = GATE.model_copy(update={"protected": True})
 GRADED = Question(id="s", kind=QuestionKind.GRADED, text="How clear is it?", clause="c")
-HEADINGS = ("CONVERSATION", "ANSWER", "QUESTION")
+HEADINGS = ("CONVERSATION", "ANSWER", "TASK", "QUESTION")
 
 
 def query(text: str, prompt: str = "Hello", question: Question = GATE) -> Query:
@@ -42,7 +42,7 @@ def parse_message(user: str) -> tuple[list[str], list[str], str]:
     pattern = (
         rf"CONVERSATION\n\[{MARKER} CONVERSATION BEGINS\]\n((?:> [^\n]*\n)+)\[{MARKER} CONVERSATION ENDS\]\n\n"
         rf"ANSWER\n\[{MARKER} ANSWER BEGINS\]\n((?:> [^\n]*\n)+)\[{MARKER} ANSWER ENDS\]\n\n"
-        r"QUESTION\n(.*)"
+        rf"{re.escape(segments(query('other'), MARKER).task)}QUESTION\n(.*)"
     )
     found = re.fullmatch(pattern, user, re.DOTALL)
     assert found
@@ -54,7 +54,7 @@ def test_a_text_can_neither_close_its_fence_nor_pose_as_the_question(text, promp
     user = segments(query(text, prompt), MARKER).user
     conversation, answer, question = parse_message(user)
     assert user.count(MARKER) == 4, "the marker stands in the four fence lines only"
-    assert sum(line in HEADINGS for line in user.splitlines()) == 3
+    assert sum(line in HEADINGS for line in user.splitlines()) == 4
     assert all(line.startswith("> ") for line in [*conversation, *answer])
     assert question == segments(query("other", "other"), MARKER).question.removeprefix("QUESTION\n")
 
@@ -92,16 +92,19 @@ def test_the_marker_depends_on_the_secret_alone():
 
 def test_what_queries_share_is_a_prefix():
     one, two = segments(query("x"), MARKER), segments(query("x", question=GRADED), MARKER)
-    assert one[:3] == two[:3] and one.question != two.question
+    assert one[:3] == two[:3] and one.task != two.task and one.question != two.question
+    alike = segments(query("x", question=GATE.model_copy(update={"text": "Is it kind?"})), MARKER)
+    assert one[:4] == alike[:4] and alike.question == "QUESTION\nIs it kind?"
     other = segments(query("y"), MARKER)
-    assert one[:2] == other[:2] and one.question == other.question
+    assert one[:2] == other[:2] and one[3:] == other[3:]
 
 
 @pytest.mark.parametrize("mode", ["label", "reason"])
 @pytest.mark.parametrize("question", [GATE, PROTECTED, GRADED])
 def test_the_question_names_exactly_what_it_offers(question, mode):
-    asked = segments(query("x", question=question), MARKER, mode).question
-    assert question.text in asked
+    said = segments(query("x", question=question), MARKER, mode)
+    asked = said.task + said.question
+    assert question.text in said.question
     words = set(re.findall(r"\b(?:TRUE|FALSE|NA|[ABCDF])\b", asked))
     assert words == set(allowed_labels(question))
     assert (Label.NA in allowed_labels(question)) is (not question.protected)
@@ -142,8 +145,8 @@ def test_other_wordings_change_what_they_say_and_keep_the_fence():
         assert each.system.count(MARKER) == 1
         assert each.user.count(MARKER) == 4
         assert GATE.text in each.user and "> text\n" in each.user
-    assert "TRUE, FALSE, NA" in standard.question
-    assert "NA, FALSE, TRUE" in told[Wording.OPTIONS_REVERSED].question
+    assert "TRUE, FALSE, NA" in standard.task
+    assert "NA, FALSE, TRUE" in told[Wording.OPTIONS_REVERSED].task
     first = told[Wording.QUESTION_FIRST]
     assert (first.conversation, first.answer) == ("", "")
     assert first.user.index(GATE.text) < first.user.index("> text") < first.user.index("Reply with one of")
@@ -162,5 +165,5 @@ def test_no_wording_lets_a_text_out_of_its_fence(text):
 def test_a_question_is_one_line_whatever_it_holds(text):
     asked = GATE.model_copy(update={"text": f"Is it? {text}"})
     calm, forged = (segments(query("x", question=q), MARKER).question.splitlines() for q in (GATE, asked))
-    assert len(forged) == len(calm) and calm[:1] + calm[2:] == forged[:1] + forged[2:]
+    assert len(forged) == len(calm) == 2 and calm[0] == forged[0] == "QUESTION"
     assert MARKER not in forged[1]

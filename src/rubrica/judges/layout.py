@@ -189,7 +189,7 @@ def chat_layout(tokenizer: Tokenizer, secret: str, mode: Mode = "label") -> Layo
         system = Piece(said.system if between else f"{said.system}\n\n", False)
         shared = (Piece(before, True), system, Piece(between, True))
         return Parts(
-            (*shared, Piece(said.conversation + said.answer, False)),
+            (*shared, Piece(said.conversation + said.answer, False), Piece(said.task, False)),
             (Piece(said.question, False), Piece(after, True)),
         )
 
@@ -205,7 +205,8 @@ def plain_layout(tokenizer: Tokenizer, secret: str, mode: Mode = "label") -> Lay
         said = segments(query, marker, _FORMS[mode])
         text = f"{said.system}\n\n{said.conversation}{said.answer}"
         return Parts(
-            (Piece(start, True), Piece(text, False)), (Piece(f"{said.question}\n\n{_OPENING[mode]}", False),)
+            (Piece(start, True), Piece(text, False), Piece(said.task, False)),
+            (Piece(f"{said.question}\n\n{_OPENING[mode]}", False),),
         )
 
     return parts

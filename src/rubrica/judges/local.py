@@ -158,7 +158,7 @@ class LocalJudge:
         """Yield ``(index, verdict)`` for every query, batch by batch, in the order of computation."""
         groups: dict[Ids, tuple[list[Branch], list[int]]] = {}
         allowed: list[tuple[Label, ...]] = []
-        prefixes: dict[tuple[int, str, Wording], Ids] = {}
+        prefixes: dict[tuple[int, str, Wording, tuple[Label, ...]], Ids] = {}
         for index, query in enumerate(queries):
             allowed.append(allowed_labels(query.question))
             prefix, branch = self._encode(query, allowed[-1], prefixes)
@@ -189,11 +189,14 @@ class LocalJudge:
                 )
 
     def _encode(
-        self, query: Query, allowed: tuple[Label, ...], prefixes: dict[tuple[int, str, Wording], Ids]
+        self,
+        query: Query,
+        allowed: tuple[Label, ...],
+        prefixes: dict[tuple[int, str, Wording, tuple[Label, ...]], Ids],
     ) -> tuple[Ids, Branch]:
         parts = self._layout(query)
         # the caller holds the prompts, so an id names one prompt throughout the call
-        key = (id(query.prompt), query.text, query.wording)
+        key = (id(query.prompt), query.text, query.wording, allowed)
         prefix = prefixes.get(key)
         if prefix is None:
             prefix = prefixes[key] = self._encoder.encode(parts.shared)

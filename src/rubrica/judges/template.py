@@ -1,7 +1,8 @@
 """The message that puts one question about one text to a judge.
 
 Order as in QA-LIGN (arXiv 2506.08123, appendix A): instruction, conversation, answer, question; the wording is
-ours. The question stands last, so that every question about a text shares one prefix.
+ours. The question stands last, behind its possible answers, so that all questions of one kind about a text share
+everything but their own words.
 
 The text under judgment is hostile. It stands between two lines that carry a marker which its author cannot
 know, and :mod:`rubrica.judges.hostile` quotes every line of it, so that none can be a fence, a heading, a turn
@@ -22,7 +23,7 @@ from rubrica.program.labels import allowed_labels as allowed_labels
 Mode = Literal["label", "reason"]
 Reply = Literal["label", "reason", "lines"]
 """Form of the reply: the label alone, JSON with a reason, or a line of reason and a line with the label."""
-TEMPLATE = f"examiner-2.{NEUTRAL}"
+TEMPLATE = f"examiner-3.{NEUTRAL}"
 """Version of the wording and of what is done to texts; with :data:`TEMPLATE_HASH` part of a judge's fingerprint."""
 
 _FILES = (
@@ -30,6 +31,7 @@ _FILES = (
     "conversation",
     "turn",
     "answer",
+    "task",
     "question",
     "gate",
     "protected",
@@ -54,12 +56,12 @@ WORDINGS_HASH = hashlib.sha256(repr(sorted(_CHANGED.items())).encode()).hexdiges
 """Identity of the wordings other than the standard one."""
 TEMPLATE_HASH = hashlib.sha256("\0".join(_PARTS[name] for name in _FILES).encode()).hexdigest()[:12]
 
-_PLACEHOLDER = re.compile(r"\{(marker|role|conversation|answer|question|scale|reply|labels)\}")
+_PLACEHOLDER = re.compile(r"\{(marker|role|conversation|answer|task|question|scale|reply|labels)\}")
 _ROLES = {"system": "THE SYSTEM", "user": "THE HUMAN", "assistant": "THE ASSISTANT"}
 
 
 class Segments(NamedTuple):
-    """The message in the pieces that queries share: by judge, by prompt, by text, by question.
+    """The message in the pieces that queries share: by judge, by prompt, by text, by kind of question, by question.
 
     Where the question comes first, all of the message is the question's.
     """
@@ -67,12 +69,14 @@ class Segments(NamedTuple):
     system: str
     conversation: str
     answer: str
+    task: str
+    """The possible answers, and the form of the reply."""
     question: str
 
     @property
     def user(self) -> str:
-        """The user's turn: conversation, answer, question."""
-        return self.conversation + self.answer + self.question
+        """The user's turn: conversation, answer, task, question."""
+        return self.conversation + self.answer + self.task + self.question
 
 
 def fence_marker(secret: str) -> str:
@@ -90,19 +94,20 @@ def segments(query: Query, marker: str, form: Reply = "label") -> Segments:
     reply = _fill(parts[f"reply-{form}"], labels=", ".join(labels)).strip()
     conversation = _fill(parts["conversation"], marker=marker, conversation=transcript(query.prompt, marker))
     answer = _fill(parts["answer"], marker=marker, answer=quote(query.text, marker))
+    task = _fill(parts["task"], scale=parts[scale].strip(), reply=reply)
     first = query.wording is Wording.QUESTION_FIRST
     return Segments(
         system=_fill(parts["system"], marker=marker).strip(),
         conversation="" if first else conversation,
         answer="" if first else answer,
+        task="" if first else task,
         question=_fill(
-            parts["question"],
+            parts["question"].rstrip(),
             question=one_line(question.text, marker),
             conversation=conversation,
             answer=answer,
-            scale=parts[scale].strip(),
-            reply=reply,
-        ).strip(),
+            task=task.rstrip(),
+        ),
     )
 
 
