@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from rubrica.core.records import Expense, Outcome, Price, PricedJudge
+from rubrica.core.records import Expense, Outcome, Price, PricedJudge, Usage
 from rubrica.core.store import Store
 
 PRICE = "price"
@@ -31,6 +31,12 @@ def money(price: Price | None, prompt_tokens: float, completion_tokens: float) -
 def paid(lines: Iterable[Expense], prices: dict[str, Price]) -> float:
     """Return what ``lines`` cost in US dollars; ``prices`` by fingerprint."""
     return sum(money(prices.get(line.judge), line.prompt_tokens, line.completion_tokens) for line in lines)
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    """Return the sum of several costs."""
+    dumped = [usage.model_dump() for usage in usages]
+    return Usage(**{name: sum(used[name] for used in dumped) for name in Usage.model_fields})
 
 
 def prices_of(store: Store) -> dict[str, Price]:

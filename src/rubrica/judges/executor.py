@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import NamedTuple
 
-from rubrica.core.account import CACHED, IRRELEVANT, SKIPPED
+from rubrica.core.account import CACHED, IRRELEVANT, SKIPPED, total_usage
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.instance import program_for
@@ -219,11 +219,8 @@ class Executor:
 
         It asks nothing again, failures included, and its usage is that of having asked itself.
         """
-        total = self.usage.model_dump()
-        for sibling in siblings:
-            for name, value in sibling.usage.model_dump(exclude={"seconds"}).items():
-                total[name] += value
-        self.usage = Usage(**total | {"seconds": self.usage.seconds + seconds})
+        total = total_usage([self.usage, *(sibling.usage for sibling in siblings)])
+        self.usage = total.model_copy(update={"seconds": self.usage.seconds + seconds})
 
     def _texts(self, items: Sequence[tuple[Prompt, str]]) -> tuple[list[str], dict[str, _Text]]:
         """Return an id for each item, and the distinct texts by id."""

@@ -117,8 +117,10 @@ def plan_of(program: Program) -> Plan:
     found = _PLANS.get(id(program))
     if found is not None and found.program is program:
         return found
-    while len(_PLANS) >= _MAX_PLANS:
-        _PLANS.pop(next(iter(_PLANS)), None)
+    for oldest in list(_PLANS)[
+        : len(_PLANS) + 1 - _MAX_PLANS
+    ]:  # a list, for other threads add to it meanwhile
+        _PLANS.pop(oldest, None)
     made = _PLANS[id(program)] = _make(program)
     return made
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from rubrica.core.account import total_usage
 from rubrica.core.attempt import Tags, parse
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import Interrupted, JudgeError
@@ -83,7 +84,7 @@ class ItemScorer(Closing):
     @property
     def usage(self) -> Usage:
         """What all calls of :meth:`score` cost together."""
-        return add_usage(self._spent, self._executor.usage)
+        return total_usage([self._spent, self._executor.usage])
 
     def close(self) -> None:
         """Close the store."""
@@ -126,8 +127,10 @@ class ItemScorer(Closing):
 
     def _score_alone(self, item: ScoreItem, *, detail: bool) -> ScoredItem:
         self._renew(max_failure_rate=1.0)
-        [result] = self._score([item], detail=detail)
-        self._renew()
+        try:
+            [result] = self._score([item], detail=detail)
+        finally:
+            self._renew()
         if result.reward is None:
             self.check_judge()
         return result
@@ -246,11 +249,6 @@ def text_score(part: Part, card: Scorecard, *, detail: bool) -> TextScore:
         vetoed_by=card.vetoed_by,
         card=card if detail else None,
     )
-
-
-def add_usage(one: Usage, two: Usage) -> Usage:
-    """Return the sum of two costs."""
-    return Usage(**{name: getattr(one, name) + getattr(two, name) for name in Usage.model_fields})
 
 
 def _prompt(item: ScoreItem) -> Prompt:

@@ -2,6 +2,7 @@
 
 import time
 
+from rubrica.core.account import total_usage
 from rubrica.core.records import Record, Usage
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor
@@ -43,9 +44,8 @@ class Spending:
     def total(self) -> Session:
         """Return what all sessions have cost."""
         sessions = [*self._earlier, self._current()]
-        usages = [session.usage.model_dump() for session in sessions]
-        usage = {name: sum(used[name] for used in usages) for name in Usage.model_fields}
-        return Session(seconds=sum(session.seconds for session in sessions), usage=Usage(**usage))
+        usage = total_usage(session.usage for session in sessions)
+        return Session(seconds=sum(session.seconds for session in sessions), usage=usage)
 
     def _current(self) -> Session:
         usage = self._executor.usage if self._executor else Usage()
