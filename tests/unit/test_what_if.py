@@ -127,6 +127,14 @@ def test_advantages_are_those_of_training():
     assert advantages([0.5, 0.5]) == [0, 0] and advantages([4.0]) == [0]
 
 
+@given(st.floats(-3, 3), st.floats(-3, 3), st.integers(2, 16))
+def test_a_group_of_ties_has_no_advantages_and_so_no_signs(old, new, size):
+    """The mean of 15 times -1.733587054768 is another number than that."""
+    assert not any(advantages([round(old, 12)] * size))
+    found = rank([Item(str(n), "g", "g", old, new) for n in range(size)])
+    assert found.sign_flips == 0
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     return sample_run.build(tmp_path_factory.mktemp("what-if") / "run")

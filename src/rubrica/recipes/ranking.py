@@ -17,6 +17,8 @@ from rubrica.core.stats import cluster_interval, mean_interval, wilson
 
 EPSILON = 1e-4
 """Added to the standard deviation of a group, as in training."""
+DIGITS = 12
+"""Digits that count of a reward: in the last ones equal rewards differ by rounding."""
 
 
 class Item(NamedTuple):
@@ -200,7 +202,8 @@ def advantages(rewards: Sequence[float]) -> list[float]:
     """Standardise the rewards of one group as GRPO does; zeros for a group that is all ties."""
     mean = math.fsum(rewards) / len(rewards)
     spread = float(np.std(rewards, ddof=1)) if len(rewards) > 1 else 0.0
-    return [(reward - mean) / (spread + EPSILON) for reward in rewards]
+    # what is left of equal rewards by rounding would have a sign
+    return [round(reward - mean, DIGITS) / (spread + EPSILON) for reward in rewards]
 
 
 def _groups(items: Sequence[Item]) -> Mapping[str, list[Item]]:
@@ -214,9 +217,8 @@ def _groups(items: Sequence[Item]) -> Mapping[str, list[Item]]:
 def _values(members: Sequence[Item]) -> tuple[list[float], list[float]]:
     """Values before and after, without the last digits, in which equal rewards differ by rounding."""
     known = [(item.before, item.after) for item in members]
-    return [round(b, 12) for b, _ in known if b is not None], [
-        round(a, 12) for _, a in known if a is not None
-    ]
+    before = [round(b, DIGITS) for b, _ in known if b is not None]
+    return before, [round(a, DIGITS) for _, a in known if a is not None]
 
 
 def _pairs(name: str, members: Sequence[Item]) -> list[Pair]:
