@@ -62,7 +62,7 @@ def test_bench_server_asks_the_same_of_everybody_and_each_about_texts_of_its_own
     assert found["ratio_to_best"] == pytest.approx(found["ours_qps"] / found["best_naive_qps"])
     assert 4 <= found["most_at_a_time"] <= 256 and found["contenders"]["ours"]["cached_tokens"] is None
     # 3 contenders, 2 rounds of 2 texts and a warm-up of 8 questions about one
-    texts = [body["messages"][1]["content"].partition("QUESTION")[0] for body in fake_server.requests]
+    texts = [body["messages"][1]["content"].partition("TASK\n")[0] for body in fake_server.requests]
     assert len(texts) == 3 * (40 + 8) and len(set(texts)) == 3 * (2 * 2 + 1)
 
 

@@ -2,8 +2,9 @@
 
 The straightforward client sends one chat request a question through ``openai.AsyncOpenAI`` behind a semaphore and
 reads the label as text. It sends the very same messages; it differs in what it asks for (a few tokens of text
-instead of one token with log-probabilities) and in how many calls are under way. All contenders are asked the same
-questions about texts of the same length, but each about texts of its own, so that none finds another's prefixes
+instead of one token with log-probabilities) and in how many calls are under way. On request it is also tried with the
+question above the text, as many judges' prompts have it, where questions about one text share no prefix but the
+instruction. All contenders are asked the same questions about texts of the same length, but each about texts of its own, so that none finds another's prefixes
 in the server's cache; they take turns, and a short warm-up of each is not counted.
 """
 
@@ -22,7 +23,7 @@ import openai
 
 from rubrica.core.config import Json
 from rubrica.core.errors import JudgeError
-from rubrica.core.records import Message, Prompt, Query, Question
+from rubrica.core.records import Message, Prompt, Query, Question, Wording
 from rubrica.judges.server import TEXT_TOKENS, ServerJudge
 from rubrica.judges.template import chat_messages, fence_marker
 from rubrica.program.program import load_program, questions
@@ -112,10 +113,11 @@ def bench_server(
     questions_per_call: int = 1,
     rounds: int = 2,
     semaphores: Sequence[int] = SEMAPHORES,
+    question_first: bool = False,
     key_env: str = "OPENAI_API_KEY",
     progress: Progress = lambda _: None,
 ) -> dict[str, Json]:
-    """Measure ours and the straightforward client; rates are over all rounds. ``JudgeError`` if nothing answers."""
+    """Measure ours and the straightforward client, with ``question_first`` also in that order; rates are over all rounds. ``JudgeError`` if nothing answers."""
     judge = ServerJudge(
         model,
         url,
@@ -129,6 +131,14 @@ def bench_server(
     contenders: dict[str, Callable[[Sequence[Query]], Round]] = {"ours": partial(_ours, judge)}
     for limit in semaphores:
         contenders[f"naive {limit}"] = partial(_naive, url, key, model, limit)
+    if question_first:
+        contenders["question first"] = lambda queries: _naive(
+            url,
+            key,
+            model,
+            semaphores[0],
+            [query.model_copy(update={"wording": Wording.QUESTION_FIRST}) for query in queries],
+        )
     found: dict[str, list[Round]] = {name: [] for name in contenders}
     hits: dict[str, list[int | None]] = {name: [] for name in contenders}
     small = load._replace(questions=min(8, load.questions), texts=1)

@@ -102,6 +102,9 @@ def server(
     semaphores: Annotated[
         str, typer.Option(help="Calls under way of the straightforward client, the usual one first.")
     ] = "16,8,32,64",
+    question_first: Annotated[
+        bool, typer.Option(help="Try that client also with the question above the text.")
+    ] = False,
     params: Annotated[str, typer.Option(help="Size of the random Llama: 110M, 20M, small.")] = "110M",
     dtype: Annotated[Kind, typer.Option(help="Type of its weights.")] = Kind.BFLOAT16,
     api_key_env: Annotated[str, typer.Option(help="Environment variable with the key.")] = "OPENAI_API_KEY",
@@ -138,6 +141,7 @@ def server(
             questions_per_call=per_call,
             rounds=rounds,
             semaphores=limits,
+            question_first=question_first,
             key_env=api_key_env,
             progress=lambda what: note(f"{what} ..."),
         )
