@@ -8,6 +8,7 @@ import pytest
 
 from fake_server import FakeServer, Reply, completion
 from rubrica.cli import main
+from rubrica.cli.discriminate import _pairs
 from rubrica.core.config import dump_yaml
 from rubrica.core.records import Dimension, Message, Outcome, Principle, Program, Prompt, Question, Verdict
 from rubrica.lab.pairs import pairs
@@ -195,3 +196,8 @@ def test_wrong_input_is_one_line(tmp_path: Path, capsys, source, said):
     argv = ["lab", "--judge", "lab-oracle", "--input", str(tmp_path / source), "--out", str(tmp_path / "out")]
     assert said in run(capsys, *argv, code=2)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("limit", [2, 4, 11])
+def test_the_labs_pairs_are_no_more_than_asked_for(limit):
+    assert len(_pairs("lab", limit).texts) == 2 * limit

@@ -72,7 +72,7 @@ def test_resume_takes_the_same_recipe_and_program_only(path):
 
 def test_two_processes_do_not_work_on_one_run(path):
     with Run.start(path, Recipe(), program(), seed=3):
-        with pytest.raises(UsageError, match="another process is at work on this run"):
+        with pytest.raises(UsageError, match="another process is at work in it"):
             start(path, resume=True)
         Run.open(path).close()
     start(path, resume=True)

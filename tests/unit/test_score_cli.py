@@ -9,6 +9,7 @@ from fake_server import FakeServer, Reply, completion, error
 from rubrica.cli import main
 from rubrica.core.config import dump_yaml
 from rubrica.core.records import Dimension, Principle, Program, Question
+from rubrica.core.run import claim
 from rubrica.core.store import Store
 from rubrica.recipes.score import accuracy
 
@@ -249,3 +250,14 @@ def test_every_pair_is_counted_once(totals):
         sum(a < b for a, b in known),
     )
     assert (found.strict is None) is (not known)
+
+
+def test_two_processes_in_one_folder_do_not_pay_twice(place, fake_server, capsys):
+    run(place, capsys, texts("good"))
+    asked = len(fake_server.requests)
+    with claim(place / "out"):
+        said = run(place, capsys, texts("good", "rude"), code=2)
+        assert "out: another process is at work in it" in said
+        assert len(fake_server.requests) == asked
+    run(place, capsys, texts("good", "rude"))
+    assert len(fake_server.requests) > asked

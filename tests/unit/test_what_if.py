@@ -403,6 +403,7 @@ def test_no_judge_is_even_loaded(run):
         (["--from", "x", "--judge", "lab"], "--judge: has no use with --from"),
         (["--from", "x", "--full"], "--full: has no use with --from"),
         (["--plot", "x.svg", "--program", "lab"], "--plot: needs --from RUN"),
+        (["--from", "x", "--plot", "x.png"], "--plot x.png: expected a name that ends in .svg"),
         (["--from", "x", "--plot", "nowhere/x.svg"], "nowhere/x.svg: its folder does not exist"),
         (["--program", "lab", "--judge", "lab"], "--input, --out: missing; or --from RUN"),
         (["--reward", "best", "--program", "lab", "--judge", "lab", "--input", "i", "--out", "o"], "rubrica"),

@@ -60,7 +60,7 @@ def attack(
 
     Exit code 1: a rendering of an attack could be confused with the layout.
     """
-    from rubrica.core.run import write_json, write_jsonl
+    from rubrica.core.run import claim, write_json, write_jsonl
     from rubrica.core.store import Store
     from rubrica.judges.budget import Budget, Purse
     from rubrica.judges.factory import check_spec, make_judge, metered, read_judge
@@ -78,7 +78,7 @@ def attack(
         _show_plan(plan(texts, loaded, battery), len(texts), as_json=as_json)
         return
     reference = builtin["lab-oracle"]() if source == LAB and loaded.name == LAB else None
-    with Store(scoring_folder(out) / "store.sqlite") as store:
+    with claim(scoring_folder(out)), Store(out / "store.sqlite") as store:
         opened = make_judge(config, secret=store.secret, builtin=builtin)
         renderings = check_renderings(battery, secret=store.secret, judge=_tokenized(opened))
         asked = metered(opened, config, Purse(Budget(calls=max_calls), store, prefix="--max-"))

@@ -57,7 +57,7 @@ def discriminate(
 
     Every question is asked about every text. Run the same command again to go on after an interruption.
     """
-    from rubrica.core.run import write_json
+    from rubrica.core.run import claim, write_json
     from rubrica.core.store import Store
     from rubrica.judges.budget import Budget, Purse
     from rubrica.judges.factory import check_spec, make_judge, read_judge
@@ -72,7 +72,7 @@ def discriminate(
     given = _pairs(source, limit)
     builtin = dict(default_surroundings().judges)
     check_spec(config, builtin)
-    with Store(scoring_folder(out) / "store.sqlite") as store:
+    with claim(scoring_folder(out)), Store(out / "store.sqlite") as store:
         purse = Purse(Budget(calls=max_calls), store, prefix="--max-")
         asked = make_judge(config, secret=store.secret, builtin=builtin, purse=purse)
         with how_to_go_on(f"answers so far are in {store.path}"), progress_bar("questions") as progress:
@@ -101,7 +101,7 @@ def _pairs(source: str, limit: int) -> "Input":
     if source == "lab":
         from rubrica.lab.pairs import pairs
 
-        return Input(pair_texts(pairs(limit)), True, ())
+        return Input(pair_texts(pairs(limit)[:limit]), True, ())
     given = read_input(Path(source), limit)
     if not given.paired:
         raise UsageError(f"{source}: holds single texts; expected pairs with the columns chosen and rejected")

@@ -213,6 +213,7 @@ def _dry_run(wanted: _Wanted, *, as_json: bool) -> None:
 
 
 def _judge_texts(wanted: _Wanted, caps: "dict[str, float | None]", *, as_json: bool) -> None:
+    from rubrica.core.run import claim
     from rubrica.core.store import Store
     from rubrica.judges.budget import Budget, Purse
     from rubrica.judges.factory import check_priced, check_vouched, make_judge
@@ -223,7 +224,7 @@ def _judge_texts(wanted: _Wanted, caps: "dict[str, float | None]", *, as_json: b
     job, out = _read(wanted), wanted.out
     if caps["money"] is not None:
         check_priced(job.judge, "--max-money")
-    with Store(scoring.scoring_folder(out) / "store.sqlite") as store:
+    with claim(scoring.scoring_folder(out)), Store(out / "store.sqlite") as store:
         purse = Purse(Budget.model_validate(caps), store, prefix="--max-")
         builtin = dict(default_surroundings().judges)
         asked = make_judge(job.judge, secret=store.secret, builtin=builtin, purse=purse)

@@ -71,8 +71,10 @@ def serve(
     """Serve rewards over HTTP until SIGTERM or Ctrl-C. The same command goes on with the same verdicts."""
     from rubrica.core.attempt import Tags
     from rubrica.core.config import validate
+    from rubrica.core.run import claim
     from rubrica.judges.budget import Budget
     from rubrica.program.reward import RewardConfig
+    from rubrica.recipes.score import scoring_folder
     from rubrica.recipes.scorer import open_scorer
     from rubrica.serve.app import LOOPBACK, Limits, Settings
     from rubrica.serve.server import bind, run_server
@@ -91,17 +93,18 @@ def serve(
     around = validate(Tags, {"open": tags[0], "close": tags[1]}, "--tags")
     budget = Budget(calls=max_calls, money=max_money)
     listener = bind(host, port)
-    scorer = open_scorer(program, judge, out, reward=preset, tags=around, full=full, budget=budget)
-    where = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    with claim(scoring_folder(out)):
+        scorer = open_scorer(program, judge, out, reward=preset, tags=around, full=full, budget=budget)
+        where = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
-    def say_ready() -> None:
-        if as_json:
-            print_json({"url": where, "judge": scorer.judge, "program": scorer.program})
-            sys.stdout.flush()
-        error_line(f"rewards at {where}/v1/score {'with an API key' if keys else 'without a key'}")
-        error_line(f"documentation at {where}/docs, verdicts in {out}/store.sqlite; Ctrl-C ends it")
+        def say_ready() -> None:
+            if as_json:
+                print_json({"url": where, "judge": scorer.judge, "program": scorer.program})
+                sys.stdout.flush()
+            error_line(f"rewards at {where}/v1/score {'with an API key' if keys else 'without a key'}")
+            error_line(f"documentation at {where}/docs, verdicts in {out}/store.sqlite; Ctrl-C ends it")
 
-    _leave(scorer, run_server(scorer, settings, listener, grace=grace, on_ready=say_ready))
+        _leave(scorer, run_server(scorer, settings, listener, grace=grace, on_ready=say_ready))
 
 
 def _leave(scorer: "ItemScorer", at_rest: bool) -> None:

@@ -22,11 +22,14 @@ def what_if(
     as_json: bool,
 ) -> None:
     """Print what the verdicts in ``path`` are worth under another rule; no judge is built."""
+    from rubrica.core.errors import UsageError
     from rubrica.program.program import load_program
     from rubrica.recipes.what_if import compare, open_source
 
     if plot is not None:
         check_out(plot)
+        if plot.suffix.lower() != ".svg":
+            raise UsageError(f"--plot {plot}: expected a name that ends in .svg, which is what is drawn")
     other = load_program(program) if program else None
     with progress_bar("texts") as progress:
         report = compare(open_source(path), other, preset, settings, progress)

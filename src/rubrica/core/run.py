@@ -184,14 +184,20 @@ def _torn(path: Path) -> bool:
         return file.read() != b"\n"
 
 
-def _lock(path: Path) -> TextIO:
-    """Claim a run directory until the file is closed, or the process ends in any way."""
-    file = (path / ".lock").open("w")
+def claim(path: Path) -> TextIO:
+    """Claim a directory until the file is closed, or the process ends in any way; ``UsageError`` if another has it.
+
+    Two processes in one directory would pay for the same answers twice.
+    """
+    try:
+        file = (path / ".lock").open("w")
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise UsageError(f"{path}: another process is at work on this run; wait for it, or stop it") from None
+        raise UsageError(f"{path}: another process is at work in it; wait for it, or stop it") from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):  # a file system without locks
             raise
@@ -253,7 +259,7 @@ class Run(Closing):
             if "recipe.yaml" not in there and not there <= _BEFORE_RECIPE:
                 raise UsageError(f"{path}: exists, is not empty and holds no run; choose another --out")
             (path / "eval").mkdir(parents=True, exist_ok=True)
-            lock = _lock(path)
+            lock = claim(path)
         except OSError as error:
             raise StorageError(
                 f"{path}: cannot be created ({error.strerror}); choose another --out"
