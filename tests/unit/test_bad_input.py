@@ -300,6 +300,8 @@ def test_names_on_the_command_line(place: Path) -> None:
     check(score("--judge", "labb"), 2, "did you mean 'lab'?")
     check(score("--judge", "local:"), 2, "judge 'local:': expected local:PATH")
     check(score("--judge", "none.yaml"), 2, "none.yaml: no such file")
+    check(score("--judge", ""), 2, "--judge is empty; expected one of lab")
+    check(score("--max-money", "inf"), 2, "'--max-money'", "less than or equal to")
     check(score("--program", "labx"), 2, "did you mean 'lab'?")
     check(score("--explain", "t9"), 2, "no such id", "did you mean 't")
     check(rubrica("report", "nowhere"), 2, "no run here", "expected the --out of rubrica align or demo")

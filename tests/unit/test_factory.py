@@ -5,7 +5,14 @@ from fake_server import completion
 from rubrica.core.errors import RubricaError, UsageError
 from rubrica.core.records import Label, Message, Prompt, Query, Question, QuestionKind
 from rubrica.judges.budget import LABEL_TOKENS
-from rubrica.judges.factory import JudgeConfig, answer_tokens, judge_identity, make_judge
+from rubrica.judges.factory import (
+    JudgeConfig,
+    answer_tokens,
+    check_spec,
+    judge_identity,
+    make_judge,
+    read_judge,
+)
 from rubrica.judges.listing import LIST_TOKENS
 from rubrica.judges.server import ServerJudge
 
@@ -53,10 +60,37 @@ def test_a_local_judge_that_is_not_there_is_a_clear_error(tmp_path):
         make_judge(f"local:{tmp_path / 'nowhere'}", secret="s", builtin={})
 
 
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [("lab", {"questions_per_call": 4}), ("lab", {"version": "2"}), ("local:x", {"questions_per_call": 2})],
+)
+def test_an_option_that_would_judge_otherwise_is_not_passed_over(spec, options):
+    with pytest.raises(UsageError, match=f"{next(iter(options))} is for openai:MODEL@URL alone"):
+        check_spec(JudgeConfig(spec=spec, **options), {"lab"})
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"spec": "lab"}, {"mode": "reason"}, {"concurrency": 4}, {"price": {"prompt": 1, "completion": 1}}],
+)
+def test_a_cascade_takes_no_options_of_its_judges(beside):
+    both = {"cheap": "lab", "expensive": "lab-oracle", "thresholds": "t.json"}
+    kept = JudgeConfig.model_validate({"cascade": both, "passport": "p.json"})
+    assert JudgeConfig.model_validate(kept.model_dump(mode="json")) == kept
+    with pytest.raises(ValidationError, match=f"{next(iter(beside))} says nothing of a cascade"):
+        JudgeConfig.model_validate({"cascade": both, **beside})
+
+
+def test_no_judge_at_all_is_told_what_there_is():
+    with pytest.raises(UsageError, match="expected one of lab"):
+        read_judge("")
+
+
 def test_limits_are_checked():
     assert JudgeConfig(spec="lab", concurrency="auto").concurrency == "auto"
     for wrong in (
         {"concurrency": 0},
+        {"timeout": float("inf")},
         {"concurrency": "fast"},
         {"questions_per_call": 0},
         {"timeout": 0},

@@ -16,6 +16,7 @@ from rubrica.core.agreement import rogan_gladen
 from rubrica.core.config import dump_yaml
 from rubrica.core.errors import UsageError
 from rubrica.core.records import Estimate, Program
+from rubrica.core.run import claim
 from rubrica.core.stats import wilson
 from rubrica.judges.passport import read_passport
 from rubrica.lab.answers import labelled
@@ -279,6 +280,20 @@ def test_the_lab_judge_has_a_passport(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_second_process_on_one_folder_is_refused_and_pays_nothing(place, fake_server, capsys):
+    (place / "out").mkdir()
+    scoring = ("--judge", place / "judge.yaml", "--program", place / "small.yaml", "--out", place / "out")
+    with claim(place / "out"):
+        for argv in (
+            check_argv(place),
+            ["score", *scoring, "--input", place / "labels.jsonl"],
+            ["judge", "attack", *scoring, "--input", place / "labels.jsonl"],
+        ):
+            assert "another process is at work" in run(capsys, *argv, code=2).err
+    assert not fake_server.requests
+    run(capsys, *check_argv(place))
+
+
 def test_after_kill_9_only_the_rest_is_asked(place, fake_server, capsys):
     judge = place / "judge.yaml"
     judge.write_text(judge.read_text().replace("concurrency: 4", "concurrency: 1"))

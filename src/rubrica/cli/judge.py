@@ -164,13 +164,14 @@ def _examine(
     *,
     max_calls: int | None,
 ) -> "Passport":
+    from rubrica.core.run import claim
     from rubrica.core.store import Store
     from rubrica.judges.budget import Budget, Purse
     from rubrica.judges.factory import make_judge
     from rubrica.recipes.passport import check_judge
     from rubrica.recipes.surroundings import default_surroundings
 
-    with Store(out / "store.sqlite") as store:
+    with claim(out), Store(out / "store.sqlite") as store:
         purse = Purse(Budget(calls=max_calls), store, prefix="--max-")
         builtin = dict(default_surroundings().judges)
         judge = make_judge(config, secret=store.secret, builtin=builtin, purse=purse)
@@ -246,7 +247,7 @@ def _show_plan(
         print_json({"texts": texts, "calls": planned, "total": sum(planned.values())})
         return
     out = console()
-    out.print(f"{plural(texts, 'text')}; questions that would be asked, less what --out knows:")
+    out.print(f"{plural(texts, 'text')}; questions that would be asked, those that --out knows included:")
     for name, count in planned.items():
         out.print(f"  {name:<24}{count:>9,}")
     out.print(f"  {'at most':<24}{sum(planned.values()):>9,}")

@@ -30,7 +30,7 @@ MaxTokens = Annotated[
 ]
 MaxMoney = Annotated[
     float | None,
-    typer.Option("--max-money", min=0, help="Stop before more US dollars, by the judge's price."),
+    typer.Option("--max-money", min=0, max=1e9, help="Stop before more US dollars, by the judge's price."),
 ]
 """Annotations of the flags of a budget, None by default."""
 

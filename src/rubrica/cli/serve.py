@@ -16,7 +16,7 @@ KEY_ENV = "RUBRICA_API_KEY"
 Calls = Annotated[
     int | None, typer.Option("--max-calls", min=0, help="Ask no question more, in all sessions.")
 ]
-Money = Annotated[float | None, typer.Option("--max-money", min=0, help="Spend no US dollar more.")]
+Money = Annotated[float | None, typer.Option("--max-money", min=0, max=1e9, help="Spend no US dollar more.")]
 Body = Annotated[int, typer.Option("--max-body", metavar="BYTES", min=1024, help="Bytes of one request.")]
 Items = Annotated[int, typer.Option("--max-items", min=1, help="Items of one request.")]
 Letters = Annotated[int, typer.Option("--max-text", min=1, help="Characters of one text.")]

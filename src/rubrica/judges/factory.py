@@ -41,7 +41,7 @@ class JudgeConfig(Config):
     """Servers: most calls in any minute; None: no limit."""
     tpm: int | None = Field(default=None, ge=1)
     """Servers: most tokens in any minute, estimated as a quarter of the letters; None: no limit."""
-    timeout: float = Field(default=60.0, gt=0)
+    timeout: float = Field(default=60.0, gt=0, le=86400)
     """Servers: seconds for one question, retries and pauses included; one attempt gets half of them."""
     retries: int = Field(default=4, ge=0)
     """Servers: further attempts after a fault that may pass."""
@@ -84,6 +84,19 @@ class JudgeConfig(Config):
             raise ValueError("floor needs passport: the path of the judge's passport.json")
         return self
 
+    @model_validator(mode="after")
+    def _a_cascade_is_asked_as_its_judges_say(self) -> Self:
+        if self.cascade is not None:
+            idle = [name for name in self._changed() if name not in {"cascade", "passport", "floor"}]
+            if idle:
+                raise ValueError(f"{idle[0]} says nothing of a cascade; write it under cheap or expensive")
+        return self
+
+    def _changed(self) -> list[str]:
+        usual = {"spec": CASCADE}
+        fields = type(self).model_fields.items()
+        return [name for name, field in fields if getattr(self, name) != usual.get(name, field.get_default())]
+
 
 class CascadeConfig(Config):
     """A cheap judge that answers, and an expensive one that is asked where it is unsure."""
@@ -122,6 +135,8 @@ class Server(NamedTuple):
 
 def read_judge(judge: str) -> JudgeConfig:
     """Return the judge that a flag names: a spec, or a YAML file with options (``DataError`` as in any file)."""
+    if not judge:
+        raise UsageError(f"--judge is empty; expected one of {EXAMPLES}, or a YAML file")
     return load_config(JudgeConfig, judge) if judge.endswith((".yaml", ".yml")) else JudgeConfig(spec=judge)
 
 
@@ -257,6 +272,7 @@ def check_spec(config: str | JudgeConfig, builtin: Collection[str]) -> None:
             "chat model, or openai:MODEL@URL"
         )
     if spec in builtin or (kind == "local" and rest):
+        _check_server_keys(config, spec)
         return
     if kind == "local":
         raise UsageError(f"judge {spec!r}: expected local:PATH, a folder or hub id")
@@ -268,6 +284,15 @@ def check_spec(config: str | JudgeConfig, builtin: Collection[str]) -> None:
             f"judge {spec!r}: expected openai:MODEL@URL with a full URL, "
             "for example openai:my-model@http://localhost:8000/v1"
         )
+
+
+def _check_server_keys(config: str | JudgeConfig, spec: str) -> None:
+    """Options that say who judges are not to be passed over in silence."""
+    if isinstance(config, str):
+        return
+    for name, idle in (("questions_per_call", config.questions_per_call > 1), ("version", config.version)):
+        if idle:
+            raise UsageError(f"judge {spec!r}: {name} is for openai:MODEL@URL alone; leave it out")
 
 
 def check_vouched(

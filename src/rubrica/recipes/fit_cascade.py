@@ -51,6 +51,17 @@ def fit_cascade(
     or the cheap judge gives no probabilities; ``JudgeError`` where a judge fails from the start.
     """
     pairs = [(text, question) for text in given.texts for _, _, question in questions(program)]
+    labelled = given.labels.reference is not None or bool(given.labels.ratings)
+    known = given.labels.of(pairs)
+    _check_enough(
+        [
+            (text.id, question)
+            for (text, question), right in zip(pairs, known, strict=True)
+            if right is not None or not labelled
+        ],
+        target,
+        level,
+    )
     queries = [Query(prompt=text.prompt, text=text.text, question=question) for text, question in pairs]
     done = 0
 
@@ -63,8 +74,7 @@ def fit_cascade(
     said = [
         Asker(judge, store, progress=step).ask(queries, patience=PATIENCE) for judge in (cheap, expensive)
     ]
-    labelled = given.labels.reference is not None or bool(given.labels.ratings)
-    rights = given.labels.of(pairs) if labelled else [verdict.label for verdict in said[1]]
+    rights = known if labelled else [verdict.label for verdict in said[1]]
     rows = [
         _Row(text.id, question, a, b, right)
         for (text, question), a, b, right in zip(pairs, *said, rights, strict=True)
@@ -91,14 +101,26 @@ def _half(text: str) -> int:
     return int(content_hash(["cascade", text]), 16) % 2
 
 
-def _fit_kind(rows: Sequence[_Row], kind: QuestionKind, target: float, level: float) -> float:
-    answers = [row.answer for row in rows if row.question.kind is kind and row.answer[0] > 0]
+def _check_enough(asked: Sequence[tuple[str, Question]], target: float, level: float) -> None:
+    """Refuse too few labels before anything is asked; how many get a probability is known only afterwards."""
+    for kind in sorted({question.kind for _, question in asked}):
+        _check_count(
+            sum(question.kind is kind for text, question in asked if not _half(text)), kind, target, level
+        )
+
+
+def _check_count(count: int, kind: QuestionKind, target: float, level: float) -> None:
     least = fewest(target, level)
-    if len(answers) < least:
+    if count < least:
         raise UsageError(
-            f"cascade: {len(answers)} labelled answers to {kind} questions for fitting; a target of {target:g} "
+            f"cascade: {count} labelled answers to {kind} questions for fitting; a target of {target:g} "
             f"with confidence {level:g} needs at least {least}: give more labels, or lower --target-agreement"
         )
+
+
+def _fit_kind(rows: Sequence[_Row], kind: QuestionKind, target: float, level: float) -> float:
+    answers = [row.answer for row in rows if row.question.kind is kind and row.answer[0] > 0]
+    _check_count(len(answers), kind, target, level)
     return fit_threshold(answers, target=target, level=level)
 
 
