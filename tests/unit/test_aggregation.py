@@ -116,6 +116,9 @@ def test_a_default_that_is_written_out_is_the_same_program(file):
             "'safety' has level 0.5, but the program pools with weighted",
         ),
         ("weight: 2,", "weight: -2,", "questions:", "dimension 'hlp.true' has faults only"),
+        ("weight: 2,", "weight: true,", "id: b", "weight: expected a number, got 'True'"),
+        ("weight: 3", 'weight: "3"', 'weight: "3"', "weight: expected a number, got '3'"),
+        ("level: 0.5", "level: true", "level: true", "level: expected a number, got 'True'"),
         ("weight: -1,", "weight: 0,", "id: f", "weight 0, so it never counts"),
         ("weight: -1,", "level: 0.5,", "id: f", "is a gate, which passes or fails; remove level"),
         ("weight: -1,", "weight: -1, protected: true,", "id: f", "protected, so it fails its dimension"),
@@ -275,6 +278,18 @@ def test_a_prompts_question_without_a_place_is_refused(own, said):
     )
     with pytest.raises(UsageError, match=said):
         program_for(prog, asking(own))
+
+
+def test_faults_alone_have_no_points_to_take_from():
+    fault = PromptQuestion(id="x", text="Is it wrong?", weight=-2)
+    empty = dimension("own", pool="weighted", instance=True)
+    prog = program(principle("p", dimension("d", question("z", "graded")), empty))
+    with pytest.raises(UsageError, match=r"prompt 'p', question 'x': dimension 'own' gets faults only"):
+        program_for(prog, asking(fault))
+    merit = PromptQuestion(id="y", text="Is it right?", weight=1)
+    assert program_for(prog, asking(fault, merit)) is not prog
+    own_merit = dimension("own", question("m", "graded"), pool="weighted", instance=True)
+    assert program_for(program(principle("p", own_merit)), asking(fault))
 
 
 def test_tags_without_a_prompt_are_unknown():

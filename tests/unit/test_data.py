@@ -260,6 +260,13 @@ def test_pairs_are_told_from_texts(tmp_path):
     assert not holds_pairs(write(tmp_path, "x.csv", "Prompt,Response\na,b\n"))
 
 
+def test_all_names_of_a_missing_column_are_listed(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"words": "a"}\n')
+    with pytest.raises(DataError, match=r"no prompt: expected a column prompt, .*, text, messages; columns"):
+        load_prompts(path)
+
+
 # --- questions of a row for its prompt -----------------------------------------------------------
 
 

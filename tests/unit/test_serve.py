@@ -463,6 +463,18 @@ def test_a_question_of_a_prompt_needs_no_id(tmp_path, judge):
         assert "polite" not in got.json["message"]
 
 
+def test_a_question_that_is_given_twice_counts_once():
+    twice = [
+        {"text": "Is it  polite?"},
+        {"text": "Is it polite?"},
+        {"text": "Is it polite?", "dimension": "d"},
+    ]
+    item = ScoreItem.model_validate({"prompt": "Hi", "completion": "x", "questions": [*twice[:2]]})
+    assert [question.text for question in item.questions] == ["Is it polite?"]
+    with pytest.raises(ValueError, match="stands for two questions"):
+        ScoreItem.model_validate({"prompt": "Hi", "completion": "x", "questions": twice})
+
+
 def test_a_mistyped_option_of_openrlhf_is_refused(tmp_path, judge):
     with serving(tmp_path, judge) as server:
         body = {"query": ["ab"], "prompts": ["a"], "labels": []}

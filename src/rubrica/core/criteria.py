@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rubrica.core.errors import DataError, nearest
-from rubrica.core.records import PromptQuestion
+from rubrica.core.records import PromptQuestion, distinct_questions
 from rubrica.core.tables import Row
 
 OWN = "questions"
@@ -47,11 +47,10 @@ def questions_of(path: Path, row: Row) -> tuple[PromptQuestion, ...]:
         raise DataError(
             path, f"{len(found)} questions for one prompt; expected at most {MAX_QUESTIONS}", row.line
         )
-    distinct = {(q.kind, q.text, q.dimension): q for q in reversed(found)}
-    kept = tuple(reversed(distinct.values()))
-    if repeated := [q.id for q in kept if sum(q.id == other.id for other in kept) > 1]:
-        raise DataError(path, f"questions: id {repeated[0]!r} stands for two questions", row.line)
-    return kept
+    try:
+        return distinct_questions(found)
+    except ValueError as error:
+        raise DataError(path, f"questions: {error}", row.line) from None
 
 
 def _list(path: Path, row: Row, column: str) -> list[object] | None:

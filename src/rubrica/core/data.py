@@ -205,7 +205,7 @@ class _Finder:
                 self.path, f"{field}: column {name!r} is empty (null) in this row; fill it in", row.line
             )
         if name is None or name not in row.values:
-            expected = ", ".join(_COLUMNS[field][:7])
+            expected = ", ".join(_COLUMNS[field])
             known = ", ".join(map(str, row.values))
             raise DataError(
                 self.path, f"no {field}: expected a column {expected}; columns here: {known}", row.line

@@ -7,7 +7,7 @@ weighted criteria.
 from collections.abc import Sequence
 
 from rubrica.core.errors import UsageError, nearest
-from rubrica.core.records import Dimension, Program, Prompt, PromptQuestion, Question
+from rubrica.core.records import Dimension, Program, Prompt, PromptQuestion, Question, QuestionKind
 
 PREFIX = "instance."
 """Begins the id of every question that a prompt brought along."""
@@ -17,7 +17,8 @@ def program_for(program: Program, prompt: Prompt) -> Program:
     """Return ``program`` with the prompt's own questions in their dimensions; itself if the prompt has none.
 
     ``UsageError`` if a question names a dimension that is not there, or that cannot take it; or if it names none
-    and the program has no dimension with ``instance: true``.
+    and the program has no dimension with ``instance: true``; or if a weighted dimension gets faults only, which have
+    no points to take from.
     """
     if not prompt.questions:
         return program
@@ -38,6 +39,8 @@ def program_for(program: Program, prompt: Prompt) -> Program:
             )
         _check(question, places[place], program, where)
         below.setdefault(place, []).append(question)
+    for id, own in below.items():
+        _check_merits(prompt, places[id], own)
     principles = tuple(
         p.model_copy(
             update={
@@ -72,6 +75,20 @@ def _check(question: PromptQuestion, dimension: Dimension, program: Program, whe
         raise UsageError(
             f"{where}: has weight {question.weight:g}, but dimension {dimension.id!r} pools with {op}; write "
             "pool: weighted there"
+        )
+
+
+def _check_merits(prompt: Prompt, dimension: Dimension, own: Sequence[PromptQuestion]) -> None:
+    counted = [
+        question
+        for question in [*dimension.questions, *_questions(own)]
+        if question.kind is not QuestionKind.GATE or question.weight is not None
+    ]
+    if counted and all(question.weight is not None and question.weight < 0 for question in counted):
+        raise UsageError(
+            f"{_where(prompt, own[0])}: dimension {dimension.id!r} gets faults only (all points are negative), which "
+            "have no points to take from; add a criterion with points above 0, or ask whether the answer is free of "
+            "the fault"
         )
 
 

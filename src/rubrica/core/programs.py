@@ -55,8 +55,10 @@ class QuestionKind(StrEnum):
 
 Op = Literal["min", "mean", "weighted", "lexicographic"]
 """How the values of the parts below make one; ``docs/decisions/aggregation.md`` has the equations."""
-Weight = Annotated[FiniteFloat, Field(gt=0)]
-Level = Annotated[FiniteFloat, Field(gt=-1, le=1)]
+Number = Annotated[FiniteFloat, Field(strict=True)]
+"""Neither a truth value nor a number in quotes passes for one."""
+Weight = Annotated[Number, Field(gt=0)]
+Level = Annotated[Number, Field(gt=-1, le=1)]
 
 
 class Question(Record):
@@ -69,7 +71,7 @@ class Question(Record):
     """Id of the clause of the constitution that the question serves."""
     protected: bool = False
     """Only for gates: offers no NA, and vetoes under the ``rubrica`` preset."""
-    weight: FiniteFloat | None = None
+    weight: Number | None = None
     """Only below ``pool: weighted``. Default 1. A gate with a weight is counted and no longer fails its dimension;
     below 0, a fault: its presence costs, its absence does not pay."""
     level: Level | None = None

@@ -8,6 +8,7 @@ Three laws: a failure is never a number; no untyped mapping crosses a layer; tex
 # isort: skip_file
 
 import hashlib
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -20,6 +21,7 @@ from rubrica.core.programs import (
     ConstitutionPrinciple as ConstitutionPrinciple,
     Dimension as Dimension,
     NonEmpty as NonEmpty,
+    Number as Number,
     Op as Op,
     Part as Part,
     Pooling as Pooling,
@@ -49,7 +51,7 @@ class PromptQuestion(Record):
     id: Slug = Field(default_factory=lambda given: _hashed_id(given.get("text", "")))
     """Default: a hash of the text."""
     kind: QuestionKind = QuestionKind.GATE
-    weight: FiniteFloat | None = None
+    weight: Number | None = None
     """As in :class:`Question`: a gate without a weight fails its dimension; below 0, a fault."""
     dimension: Slug | None = None
     """Id of a dimension of the program; default: the one with ``instance: true``."""
@@ -66,15 +68,20 @@ class PromptQuestion(Record):
         return " ".join(text.split())  # what looks like a paragraph of the judge's own message cannot be
 
 
-def _distinct(found: tuple[PromptQuestion, ...]) -> tuple[PromptQuestion, ...]:
-    ids = [question.id for question in found]
+def distinct_questions(found: Sequence[PromptQuestion]) -> tuple[PromptQuestion, ...]:
+    """Return each question once, the first of equal ones; ``ValueError`` where an id stands for two."""
+    kept = {(question.kind, question.text, question.dimension): question for question in reversed(found)}
+    questions = tuple(reversed(kept.values()))
+    ids = [question.id for question in questions]
     if repeated := [id for id in ids if ids.count(id) > 1]:
         raise ValueError(f"id {repeated[0]!r} stands for two questions; give each its own")
-    return found
+    return questions
 
 
-PromptQuestions = Annotated[tuple[PromptQuestion, ...], Field(max_length=200), AfterValidator(_distinct)]
-"""Their answers are told apart by the ids."""
+PromptQuestions = Annotated[
+    tuple[PromptQuestion, ...], Field(max_length=200), AfterValidator(distinct_questions)
+]
+"""Their answers are told apart by the ids. A question that is given twice counts once."""
 
 
 def _hashed_id(text: str) -> str:
