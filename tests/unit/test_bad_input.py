@@ -480,6 +480,14 @@ def test_a_judge_that_nobody_started(place: Path) -> None:
     assert "to go on: run the same command again" in score().err
 
 
+def test_a_spent_budget_names_the_command_that_goes_on_once(place: Path, models: Path) -> None:
+    hours = [f"budget.hours={hours}" for hours in (5, 0.0000001)]
+    said = align(*(word for each in (f"policy.model={models / 'good'}", *hours) for word in ("--set", each)))
+    assert said.code == 1 and "budget.hours: the cap of 1e-07 leaves no room" in said.err
+    (told,) = (line for line in said.err.splitlines() if line.startswith("to go on: "))
+    assert told.endswith("/good --set budget.hours=MORE") and told.count("budget") == 1
+
+
 def test_a_slow_judge(judge: FakeServer) -> None:
     Path("judge.yaml").write_text(f"spec: openai:m@{judge.url}\nretries: 0\ntimeout: 0.2\n")
     judge.answer = lambda body: completion("TRUE", {"TRUE": 1.0}, delay=5)

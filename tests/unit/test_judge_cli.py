@@ -317,3 +317,42 @@ def test_after_kill_9_only_the_rest_is_asked(place, fake_server, capsys):
     run(capsys, *check_argv(place))
     # one call was under way, and its answer died with the process
     assert 72 <= len(fake_server.requests) <= 73
+
+
+@pytest.fixture
+def fit_argv(place, fake_server):
+    """``rubrica judge fit-cascade`` on enough labels, of two names of one server."""
+    fake_server.answer = lambda body: completion("TRUE", {"TRUE": 0.9, "?": 0.1})
+    program = SMALL | {"principles": [json.loads(json.dumps(SMALL["principles"][0]))]}
+    program["principles"][0]["dimensions"][0]["questions"].pop()
+    (place / "gate.yaml").write_text(dump_yaml(Program.model_validate(program)))
+    row = {"prompt": "Hi", "question_id": "g", "label": "TRUE"}
+    rows = [row | {"response": f"polite number {n}"} for n in range(30)]
+    (place / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [
+        *("judge", "fit-cascade", "--cheap", f"openai:a@{fake_server.url}", "--labels", place / "many.jsonl"),
+        *("--expensive", f"openai:b@{fake_server.url}", "--program", place / "gate.yaml"),
+        *("--target-agreement", "0.6", "--confidence", "0.8"),
+    ]
+
+
+def test_fit_cascade_replaces_only_thresholds(place, fake_server, fit_argv, capsys):
+    labels = place / "many.jsonl"
+    for out in (labels, place / "gate.yaml"):
+        before = out.read_bytes()
+        assert "exists and holds no thresholds" in run(capsys, *fit_argv, "-o", out, code=2).err
+        assert out.read_bytes() == before
+    assert "choose t.json" in run(capsys, *fit_argv, "-o", place / "t.sqlite", code=2).err
+    assert not fake_server.requests
+    run(capsys, *fit_argv, "-o", place / "t.json")
+    first = (place / "t.json").read_bytes()
+    run(capsys, *fit_argv, "-o", place / "t.json")
+    assert (place / "t.json").read_bytes() == first
+    assert len(fake_server.requests) == 60
+
+
+def test_a_second_fit_of_one_file_is_refused_and_pays_nothing(place, fake_server, fit_argv, capsys):
+    with claim(place / "t.sqlite"):
+        assert "another process is at work" in run(capsys, *fit_argv, "-o", place / "t.json", code=2).err
+        assert not fake_server.requests
+        run(capsys, *fit_argv, "-o", place / "other.json")

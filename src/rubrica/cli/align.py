@@ -48,7 +48,7 @@ def align(
         return
     words = ["rubrica", "align", str(recipe), "--out", str(folder), "--resume"]
     words += [word for override in overrides or () for word in ("--set", override)]
-    run_recipe(loaded, folder, source, resume=resume, as_json=as_json, again=shlex.join(words))
+    run_recipe(loaded, folder, source, resume=resume, as_json=as_json, again=words)
 
 
 def run_recipe(
@@ -59,7 +59,7 @@ def run_recipe(
     resume: bool,
     as_json: bool,
     quiet: bool = False,
-    again: str,
+    again: "Sequence[str]",
 ) -> None:
     """Run a recipe with one progress line on stderr.
 
@@ -95,16 +95,27 @@ def run_recipe(
         except (KeyboardInterrupt, *pauses) as error:
             bars.stop()
             if isinstance(error, BudgetError):
-                error_line(f"to go on: {again} --set budget.{error.cap}=MORE")
+                error_line(f"to go on: {shlex.join(_raised(again, f'budget.{error.cap}'))}")
             elif isinstance(error, TrainingError):
                 error_line("to start over: correct the recipe and choose another --out")
             elif (folder / "recipe.yaml").exists():
-                error_line(f"to go on: {again}")
+                error_line(f"to go on: {shlex.join(again)}")
             raise
     if as_json:
         print_json(_result(folder, model))
     elif not quiet:
         console().print(f"run: {folder}\nmodel: {model}")
+
+
+def _raised(words: "Sequence[str]", key: str) -> list[str]:
+    """The command ``words`` with ``--set key=MORE`` in place of what it sets ``key`` to."""
+    kept: list[str] = []
+    for word in words:
+        if kept[-1:] == ["--set"] and word.partition("=")[0].strip() == key:
+            kept.pop()
+        else:
+            kept.append(word)
+    return [*kept, "--set", f"{key}=MORE"]
 
 
 def _dry_run(loaded: "Recipe", folder: Path, source: str, *, ask: bool, as_json: bool) -> None:

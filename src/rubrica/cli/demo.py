@@ -1,6 +1,5 @@
 """``rubrica demo``: the whole of QA-LIGN on the embedded lab."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -37,8 +36,8 @@ def demo(
     given = [f"seed={seed}", f"reward.preset={preset}", *(overrides or ())]
     recipe = load_config(Recipe, DEMO_RECIPE, given)
     words = ["rubrica", "demo", "--out", str(out), "--seed", str(seed), "--preset", preset, "--resume"]
-    again = shlex.join([*words, *(word for override in overrides or () for word in ("--set", override))])
-    run_recipe(recipe, out, str(DEMO_RECIPE), resume=resume, as_json=False, quiet=True, again=again)
+    words += [word for override in overrides or () for word in ("--set", override)]
+    run_recipe(recipe, out, str(DEMO_RECIPE), resume=resume, as_json=False, quiet=True, again=words)
     from rubrica.reports.run_data import RunData
 
     with RunData(out) as data:

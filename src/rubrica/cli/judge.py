@@ -355,8 +355,7 @@ def fit_cascade(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit from which certainty on a cheap judge's answers stand. The same command goes on after an interruption."""
-    from rubrica.cli.output import check_out
-    from rubrica.core.run import write_json
+    from rubrica.core.run import claim, write_json
     from rubrica.core.store import Store
     from rubrica.judges.budget import Budget, Purse
     from rubrica.judges.factory import check_spec, make_judge, read_judge
@@ -365,13 +364,14 @@ def fit_cascade(
     from rubrica.recipes.passport_input import read_given
     from rubrica.recipes.surroundings import default_surroundings
 
-    check_out(out)
+    _check_thresholds_file(out)
     loaded, around = load_program(program), default_surroundings()
     builtin, configs = dict(around.judges), [read_judge(cheap), read_judge(expensive)]
     for config in configs:
         check_spec(config, builtin)
     given = read_given(loaded, around, texts=source, labels=labels, own=None, limit=limit)
-    with Store(out.with_suffix(".sqlite")) as store:
+    answers = out.with_suffix(".sqlite")
+    with claim(answers), Store(answers) as store:
         purse = Purse(Budget(calls=max_calls), store, prefix="--max-")
         first, second = (make_judge(c, secret=store.secret, builtin=builtin, purse=purse) for c in configs)
         with how_to_go_on(f"answers so far are in {store.path}"), progress_bar("questions") as progress:
@@ -393,3 +393,24 @@ def fit_cascade(
             f"{kind}: " + ("always escalated" if value > 1 else f"kept from probability {value:.4f} on")
         )
     console().print(str(out), soft_wrap=True)
+
+
+def _check_thresholds_file(out: Path) -> None:
+    """Refuse to write over anything but thresholds: a slip may name texts or labels, which cannot be had back."""
+    from pydantic import ValidationError
+
+    from rubrica.cli.output import check_out
+    from rubrica.core.errors import UsageError
+    from rubrica.judges.escalation import Thresholds
+
+    check_out(out)
+    if out.suffix == ".sqlite":
+        raise UsageError(f"--out {out}: the answers are kept in a file of this name; choose {out.stem}.json")
+    if not out.exists():
+        return
+    try:
+        Thresholds.model_validate_json(out.read_bytes())
+    except (OSError, ValidationError):
+        raise UsageError(
+            f"--out {out}: exists and holds no thresholds of fit-cascade; choose another file"
+        ) from None

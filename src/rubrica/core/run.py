@@ -185,12 +185,12 @@ def _torn(path: Path) -> bool:
 
 
 def claim(path: Path) -> TextIO:
-    """Claim a directory until the file is closed, or the process ends in any way; ``UsageError`` if another has it.
+    """Claim a directory, or a file, until what is returned is closed, or the process ends in any way.
 
-    Two processes in one directory would pay for the same answers twice.
+    Two processes in one directory would pay for the same answers twice: ``UsageError`` if another has it.
     """
     try:
-        file = (path / ".lock").open("w")
+        file = (path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")).open("w")
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
     try:
