@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rubrica.core.data import Skipped, holds_pairs, load_pairs, load_prompts, load_texts
 from rubrica.core.errors import DataError, UsageError
+from rubrica.core.scoring import ScoreItem
 from rubrica.core.tables import read_rows
 
 ROWS = [
@@ -391,3 +392,15 @@ def test_a_folder_is_said_to_be_one(tmp_path):
     (tmp_path / "x.jsonl").mkdir()
     with pytest.raises(UsageError, match=r"x\.jsonl: is a folder"):
         load_texts(tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize("name", ["rubrics", "rubric", "criteria"])
+def test_a_rubric_is_the_same_over_http_as_in_a_file(tmp_path, name):
+    for rubric in (HEALTH, REWARDS, ["Is it short?", "Is it short?"]):
+        item = ScoreItem.model_validate({"prompt": "p", "completion": "x", name: rubric})
+        assert item.questions and item.questions == one_prompt(tmp_path, **{name: rubric}).questions
+    own = [{"text": "Is it?"}]
+    both = ScoreItem.model_validate({"prompt": "p", "completion": "x", "questions": own, name: REWARDS})
+    assert both.questions == one_prompt(tmp_path, questions=own, **{name: REWARDS}).questions
+    with pytest.raises(ValueError, match="no text in criterion 1"):
+        ScoreItem.model_validate({"prompt": "p", "completion": "x", name: [{"points": 3}]})

@@ -252,18 +252,30 @@ def test_a_program_whose_prompts_bring_all_questions_outlives_a_dead_judge():
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "items: Field required"),
+        ({}, "items: is missing; write it"),
         ({"items": []}, "expected at least one"),
-        ({"items": [{"prompt": "Hi"}]}, "items.0.completion: Field required"),
-        ({"items": [{"promt": "Hi", "completion": ""}]}, "items.0.promt: Extra inputs"),
+        ({"items": [{"prompt": "Hi"}]}, "items.0.completion: is missing; write it"),
+        (
+            {"items": [{"promt": "Hi", "completion": ""}]},
+            "items.0.promt: unknown key (did you mean 'prompt'?)",
+        ),
         ({"items": [item("x", prompt="")]}, "items.0.prompt"),
-        ({"items": [item("x", prompt=[])]}, "items.0.prompt: Value error, expected a text"),
+        ({"items": [item("x", prompt=[])]}, "items.0.prompt: expected a text"),
         (
             {"items": [item("x", prompt=[{"role": "assistant", "content": "x"}])]},
             "messages that end with one of the user",
         ),
-        ({"items": [item("x", prompt=[{"role": "tool", "content": "x"}])]}, "items.0.prompt"),
-        ({"items": [item("x", mode="both")]}, "items.0.mode"),
+        (
+            {"items": [item("x", prompt=[{"role": "tool", "content": "x"}])]},
+            "items.0.prompt.0.role: expected 'system', 'user' or 'assistant'; see",
+        ),
+        ({"items": [item("x", prompt=3)]}, "items.0.prompt: expected a text or a list, got a number; see"),
+        ({"items": item("x")}, "items: expected a list, got a mapping; see"),
+        ({"items": [item("x", finished="maybe")]}, "items.0.finished: expected true or false, got a text"),
+        ({"items": [item("x", response="y")]}, "items.0: completion and response are two names of one text"),
+        ({"items": [item("x", rubric=[{"points": 1}])]}, "items.0: rubric: no text in criterion 1"),
+        ({"items": [item("x", rubric="terse")]}, "items.0.rubric: unknown key"),
+        ({"items": [item("x", mode="both")]}, "items.0.mode: expected 'attempt' or 'text'; see"),
         ({"items": [item("x" * 2000)]}, "items.0.completion: got 2000 characters; expected at most 1000"),
         ({"items": [item("x", prompt="y" * 2000)]}, "items.0.prompt: got 2000 characters"),
         ({"items": [item("x")] * 11}, "items: got 11; expected at most 10"),
@@ -271,7 +283,7 @@ def test_a_program_whose_prompts_bring_all_questions_outlives_a_dead_judge():
             {"items": [item("x", questions=[{"id": "q", "text": t} for t in ("A?", "B?")])]},
             "'q' stands for two",
         ),
-        ([1, 2], "body"),
+        ([1, 2], "body: expected a mapping, got a list"),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(strict, body, said):
@@ -390,7 +402,11 @@ def test_only_a_key_opens_the_door(tmp_path, judge):
 
 def test_a_page_in_a_browser_cannot_reach_a_server_of_this_machine(tmp_path, judge):
     with serving(tmp_path, judge, hosts=("127.0.0.1", "localhost")) as server:
-        assert call(f"{server.url}/health", host="evil.example").status == 400
+        for wrong in ("evil.example", "127.0.0.1.evil.example:80", "x@127.0.0.1", "[::1", ""):
+            refused = call(f"{server.url}/health", host=wrong)
+            assert (refused.status, refused.json["error"]) == (400, "wrong_host")
+            assert "expected 127.0.0.1, localhost" in refused.json["message"]
+        assert call(f"{server.url}/health", host="LOCALHOST:1").status == 200
         assert call(f"{server.url}/health").status == 200
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -255,20 +256,17 @@ def _explain(model: type[BaseModel], data: Json, error: ValidationError, path: s
     # Of ``text | mapping``, that a mapping is no text explains nothing.
     telling = [p for p in problems if not (p["type"] == "string_type" and isinstance(p["input"], dict))]
     first = next((p for p in problems if p["type"] == "extra_forbidden"), (telling or problems)[0])
-    place = _written(data, first["loc"], missing=first["type"] == "missing")
+    place = place_of(data, first["loc"], missing=first["type"] == "missing")
     where = ".".join(map(str, place)) or "(top level)"
     line = key_line(path, place)
     if first["type"] == "extra_forbidden":
-        fields = _fields_at(model, first["loc"][:-1])
+        fields = fields_at(model, first["loc"][:-1])
         known = f"; known keys: {', '.join(sorted(fields))}" if fields else ""
         return DataError(path, f"unknown key {where!r}{nearest(str(first['loc'][-1]), fields)}{known}", line)
     got, context = first["input"], first.get("ctx", {})
     shown = "nothing" if got is None else repr(str(got)[:60])
     shown = "" if isinstance(got, dict | list) or first["type"] == "missing" else f", got {shown}"
-    said = _SAID.get(first["type"])
-    message = first["msg"] if said is None else said.format_map(context)
-    message = _PATTERNS.get(str(context.get("pattern")), message).removeprefix("Value error, ")
-    message = message.replace("Input should be", "expected")
+    message = in_our_words(first)
     if first["type"] in ("list_type", "tuple_type") and isinstance(got, str):
         shown += f"; write [{got[:60]}]"
     expected = context.get("expected") or context.get("expected_tags")
@@ -279,19 +277,27 @@ def _explain(model: type[BaseModel], data: Json, error: ValidationError, path: s
     return DataError(path, f"{where}: {message}{shown}{hint}", line)
 
 
-def _written(data: Json, loc: Sequence[int | str], *, missing: bool) -> list[int | str]:
+def in_our_words(problem: ErrorDetails) -> str:
+    """Return what was expected, without the validator's jargon."""
+    said, context = _SAID.get(problem["type"]), problem.get("ctx", {})
+    message = problem["msg"] if said is None else said.format_map(context)
+    message = _PATTERNS.get(str(context.get("pattern")), message).removeprefix("Value error, ")
+    return message.replace("Input should be", "expected")
+
+
+def place_of(data: object, loc: Sequence[int | str], *, missing: bool) -> list[int | str]:
     """Return ``loc`` as it stands in the file: without the names of a union's members in between."""
     kept: list[int | str] = []
-    node: object = data
+    node = data
     for part in loc:
         below = dict(enumerate(node)) if isinstance(node, list) else node if isinstance(node, dict) else {}
         if part in below:
             node = below[part]
             kept.append(part)
-    return [*kept, loc[-1]] if missing else kept
+    return [*kept, *loc[-1:]] if missing else kept
 
 
-def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
+def fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
     """Names of the fields of the model(s) that ``loc`` leads to, through lists and unions."""
     current: list[type[BaseModel]] = [model]
     for part in loc:

@@ -9,7 +9,7 @@ answer meets them.
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,7 +19,8 @@ from rubrica.core.records import PromptQuestion, distinct_questions
 from rubrica.core.tables import Row
 
 OWN = "questions"
-_RUBRICS = ("rubrics", "rubric", "criteria")
+RUBRICS = ("rubrics", "rubric", "criteria")
+"""Names of a rubric, in the order in which they are looked for."""
 _TEXTS = ("criterion", "text", "description", "question")
 _POINTS = ("points", "weight")
 _LIST = re.compile(r'\s*\[\s*[{"]')
@@ -32,25 +33,31 @@ def questions_of(path: Path, row: Row) -> tuple[PromptQuestion, ...]:
     """Return the questions of a row: of ``questions``, else of the first column that holds a rubric; else none.
 
     Ids are those given in ``questions``, else hashes of what is asked, so that equal criteria of two prompts have one
-    id. A criterion that is there twice, or has no points, is left out. A column of one of these names that holds a
-    text, or a list of other things than mappings under ``questions``, is taken for something else. ``DataError`` names the line of anything else that cannot be read.
+    id. A question that is there twice, or a criterion without points, is left out. A column of one of these names that
+    holds a text, or a list of other things than mappings under ``questions``, is taken for something else.
+    ``DataError`` names the line of anything else that cannot be read.
     """
     columns = {name.casefold(): name for name in row.values}
     own = _list(path, row, columns[OWN]) if OWN in columns else None
-    if own and all(isinstance(item, Mapping) for item in own):
-        found = [_own(path, row, item) for item in own if isinstance(item, Mapping)]
-    else:
-        lists = (_list(path, row, columns[name]) for name in _RUBRICS if name in columns)
-        rubric = next((items for items in lists if items), [])
-        found = [question for item in rubric if (question := _criterion(path, row, item)) is not None]
-    if len(found) > MAX_QUESTIONS:
-        raise DataError(
-            path, f"{len(found)} questions for one prompt; expected at most {MAX_QUESTIONS}", row.line
-        )
+    lists = (_list(path, row, columns[name]) for name in RUBRICS if name in columns)
     try:
-        return distinct_questions(found)
+        if own and all(isinstance(item, Mapping) for item in own):
+            return _checked([_own(item) for item in own if isinstance(item, Mapping)])
+        return questions_of_rubric(next((items for items in lists if items), []))
     except ValueError as error:
-        raise DataError(path, f"questions: {error}", row.line) from None
+        raise DataError(path, str(error), row.line) from None
+
+
+def questions_of_rubric(rubric: Sequence[object]) -> tuple[PromptQuestion, ...]:
+    """Return the questions of a rubric's criteria; ``ValueError`` names a criterion, from 1, and repeats no text."""
+    found = (_criterion(number, item) for number, item in enumerate(rubric, 1))
+    return _checked([question for question in found if question is not None])
+
+
+def _checked(found: Sequence[PromptQuestion]) -> tuple[PromptQuestion, ...]:
+    if len(found) > MAX_QUESTIONS:
+        raise ValueError(f"{len(found)} questions for one prompt; expected at most {MAX_QUESTIONS}")
+    return distinct_questions(found)
 
 
 def _list(path: Path, row: Row, column: str) -> list[object] | None:
@@ -66,7 +73,7 @@ def _list(path: Path, row: Row, column: str) -> list[object] | None:
     return value if isinstance(value, list) else None
 
 
-def _own(path: Path, row: Row, item: Mapping[object, object]) -> PromptQuestion:
+def _own(item: Mapping[object, object]) -> PromptQuestion:
     data = {str(name): value for name, value in item.items() if value is not None}
     try:
         return PromptQuestion.model_validate(data)
@@ -74,28 +81,22 @@ def _own(path: Path, row: Row, item: Mapping[object, object]) -> PromptQuestion:
         said = error.errors(include_url=False)[0]
         name = ".".join(map(str, said["loc"])) or "questions"
         hint = nearest(name, PromptQuestion.model_fields) if said["type"] == "extra_forbidden" else ""
-        raise DataError(
-            path, f"questions: {name}: {said['msg'].removeprefix('Value error, ')}{hint}", row.line
-        ) from None
+        raise ValueError(f"questions: {name}: {said['msg'].removeprefix('Value error, ')}{hint}") from None
 
 
-def _criterion(path: Path, row: Row, item: object) -> PromptQuestion | None:
+def _criterion(number: int, item: object) -> PromptQuestion | None:
     """One criterion of a rubric, a counted yes/no question; None where it has no points."""
     fields = {str(k).casefold(): v for k, v in item.items()} if isinstance(item, Mapping) else {"text": item}
     text = next((fields[name] for name in _TEXTS if isinstance(fields.get(name), str)), None)
     points = next((fields[name] for name in _POINTS if fields.get(name) is not None), 1.0)
     if not isinstance(text, str) or not text.strip():
-        raise DataError(
-            path,
-            f"rubric: no text in {str(item)[:60]!r}; expected {', '.join(_TEXTS[:3])} with points or weight",
-            row.line,
+        raise ValueError(
+            f"rubric: no text in criterion {number}; expected {', '.join(_TEXTS[:3])} with points or weight"
         )
     if isinstance(points, bool) or not isinstance(points, int | float) or not math.isfinite(points):
-        raise DataError(
-            path, f"rubric: points of {text[:40]!r} are {str(points)[:40]!r}; expected a number", row.line
-        )
+        raise ValueError(f"rubric: points of criterion {number} are no number; expected a number")
     words = " ".join(text.split())
     asked = words if words.endswith("?") else f"Does the answer meet this criterion: {words}"
     if len(asked) > 2000:
-        raise DataError(path, f"rubric: a criterion of {len(asked)} letters; expected at most 2000", row.line)
+        raise ValueError(f"rubric: criterion {number} has {len(asked)} letters; expected at most 2000")
     return PromptQuestion(text=asked, weight=float(points)) if points else None

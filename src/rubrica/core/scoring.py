@@ -4,11 +4,12 @@ They need pydantic alone, so that a client can live in a trainer's own environme
 signal; it is never 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, Self
 
 from pydantic import AliasChoices, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
+from rubrica.core.criteria import OWN, RUBRICS, questions_of_rubric
 from rubrica.core.records import Malformed, Message, PromptQuestions, Record, Scorecard, Usage
 
 Mode = Literal["attempt", "text"]
@@ -32,9 +33,22 @@ class ScoreItem(Record):
     tags: dict[str, str] = Field(default_factory=dict)
     """Labels of the prompt, for programs whose parts apply to some prompts only."""
     questions: PromptQuestions = ()
-    """Questions that this prompt brings along, for programs that take them."""
+    """Questions that this prompt brings along, for programs that take them; or, as in a file, ``rubrics``, ``rubric`` or
+    ``criteria`` of texts with points (:mod:`rubrica.core.criteria`)."""
     id: str | None = None
     """Free; comes back with the result."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_rubrics(cls, given: object) -> object:
+        if not isinstance(given, Mapping):
+            return given
+        if "completion" in given and "response" in given:
+            raise ValueError("completion and response are two names of one text; expected one of them")
+        rubrics = {name: given[name] for name in RUBRICS if isinstance(given.get(name), list | tuple)}
+        rest = {name: value for name, value in given.items() if name not in rubrics}
+        rubric = next((items for items in rubrics.values() if items), None)
+        return rest if rubric is None or rest.get(OWN) else {**rest, OWN: questions_of_rubric(rubric)}
 
     @field_validator("prompt", "completion", "id")
     @classmethod

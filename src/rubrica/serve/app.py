@@ -13,13 +13,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from rubrica import __version__
 from rubrica.core.errors import BudgetError, JudgeError, RubricaError, StorageError, UsageError
 from rubrica.core.scoring import ScoreItem, ScoreReply, ScoreRequest
 from rubrica.serve.batcher import Batcher, Closing, Interruptible, Judged, QueueFull
 from rubrica.serve.guard import Guard, Keys, refusal
+from rubrica.serve.invalid import explain
 from rubrica.serve.metrics import CONTENT_TYPE, Counted, Metrics
 from rubrica.serve.openrlhf import OpenRlhfOptions, OpenRlhfReply, OpenRlhfRequest, read_items, reply_of
 
@@ -99,8 +99,7 @@ def create_app(scorer: Rewarder, batcher: Batcher, settings: Settings) -> FastAP
         summary="Completions in, rewards out.",
         redoc_url=None,
     )
-    app.add_middleware(Guard, keys=Keys(settings.keys), max_body=limits.max_body)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.hosts), www_redirect=False)
+    app.add_middleware(Guard, keys=Keys(settings.keys), hosts=settings.hosts, max_body=limits.max_body)
     app.add_middleware(Counted, metrics=metrics, paths=PATHS)
     _explain_errors(app)
 
@@ -173,10 +172,8 @@ def _explain_errors(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        found = [(".".join(map(str, e["loc"][1:])) or "body", e["msg"]) for e in error.errors()]
-        shown = "; ".join(f"{where}: {said}" for where, said in found[:3])
-        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-        return refusal(422, "invalid_request", f"{shown}{more}; see /docs for the form of a request")
+        form = OpenRlhfRequest if request.url.path == "/openrlhf" else ScoreRequest
+        return refusal(422, "invalid_request", f"{explain(error, form)}; see /docs for the form of a request")
 
     async def known(request: Request, error: Exception) -> Response:
         match error:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -15,6 +16,7 @@ BODY_SECONDS = 60.0
 """A body that trickles in more slowly is refused."""
 OPEN: Final = frozenset({"/health", "/ready"})
 """Paths that need no key: a load balancer has none."""
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/\[\]]+)(?::[0-9]*)?")
 
 
 def refusal(status: int, code: str, message: str, **headers: str) -> JSONResponse:
@@ -57,13 +59,26 @@ def _secret(authorization: str) -> bytes:
     return b""
 
 
+def _host(headers: Headers) -> str:
+    """Name in the ``Host`` header without its port; empty where it is none."""
+    found = _HOST.fullmatch(headers.get("host", "").casefold())
+    return found[1] if found else ""
+
+
 class Guard:
-    """Checks key, content type and size of a request; the application gets a whole body or none."""
+    """Checks host, key, content type and size of a request; the application gets a whole body or none."""
 
     def __init__(
-        self, app: ASGIApp, *, keys: Keys, max_body: int, body_seconds: float = BODY_SECONDS
+        self,
+        app: ASGIApp,
+        *,
+        keys: Keys,
+        max_body: int,
+        hosts: Collection[str] = ("*",),
+        body_seconds: float = BODY_SECONDS,
     ) -> None:
-        self._app, self._keys, self._max_body, self._body_seconds = app, keys, max_body, body_seconds
+        self._app, self._keys, self._hosts = app, keys, hosts
+        self._max_body, self._body_seconds = max_body, body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it."""
@@ -84,6 +99,10 @@ class Guard:
             await self._app(scope, receive, send)
 
     def _refuse(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+        if "*" not in self._hosts and _host(headers) not in self._hosts:
+            return refusal(
+                400, "wrong_host", f"the header Host names another machine; expected {', '.join(self._hosts)}"
+            )
         if scope["path"] not in OPEN and not self._keys.accept(headers.getlist("authorization")):
             return refusal(
                 401,
