@@ -96,6 +96,16 @@ def test_identity_names_both_judges_and_the_thresholds():
         Cascade(b, b, THRESHOLDS)
 
 
+def test_thresholds_fitted_on_the_expensive_judges_answers_hold_for_no_other():
+    cheap, dear, other = (
+        ScriptedJudge(lambda q: Label.TRUE, fingerprint=name) for name in ("cheap", "dear", "other")
+    )
+    own = THRESHOLDS.model_copy(update={"against": "expensive"})
+    assert Cascade(cheap, dear, own).fingerprint == Cascade(cheap, dear, THRESHOLDS).fingerprint
+    with pytest.raises(UsageError, match="agreement with judge dear, the expensive one is other"):
+        Cascade(cheap, other, own)
+
+
 def test_each_question_has_one_answer_and_what_was_paid_is_kept(tmp_path):
     """A cap between the two judges: the cheap one's answers are not paid twice."""
     write_json(tmp_path / "t.json", THRESHOLDS)

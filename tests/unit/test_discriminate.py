@@ -10,16 +10,14 @@ from fake_server import FakeServer, Reply, completion
 from rubrica.cli import main
 from rubrica.cli.discriminate import _pairs
 from rubrica.core.config import dump_yaml
-from rubrica.core.records import Dimension, Message, Outcome, Principle, Program, Prompt, Question, Verdict
+from rubrica.core.records import Dimension, Message, Outcome, Principle, Program, Prompt, Verdict
 from rubrica.lab.pairs import pairs
 from rubrica.program.pooling import pool
 from rubrica.program.program import load_program
 from rubrica.recipes.discriminate import judged
 from rubrica.recipes.score import ScoredText
+from serving import BRIEF, CLEAR, GATE
 
-GATE = Question(id="g", kind="gate", text="Is it polite?", clause="c")
-CLEAR = Question(id="s", kind="graded", text="How clear is it?", clause="c")
-BRIEF = Question(id="t", kind="graded", text="How brief is it?", clause="c")
 PROGRAM = Program(
     name="small",
     constitution="c",

@@ -5,45 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fake_server import FakeServer, Reply, completion, error
+from fake_server import FakeServer, completion, error
 from rubrica.cli import main
 from rubrica.core.config import dump_yaml
-from rubrica.core.records import Dimension, Principle, Program, Question
+from rubrica.core.records import Dimension
 from rubrica.core.run import claim
 from rubrica.core.store import Store
 from rubrica.recipes.score import accuracy
-
-GATE = Question(id="g", kind="gate", text="Is it polite?", clause="c")
-CLEAR = Question(id="s", kind="graded", text="How clear is it?", clause="c")
-BRIEF = Question(id="t", kind="graded", text="How brief is it?", clause="c")
-PROGRAM = Program(
-    name="small",
-    constitution="c",
-    principles=(
-        Principle(
-            id="p",
-            title="Manners",
-            dimensions=(
-                Dimension(id="d1", title="Tone", questions=(GATE, CLEAR)),
-                Dimension(id="d2", title="Length", questions=(BRIEF,)),
-            ),
-        ),
-    ),
-)
-# What the judge says of a text that holds the word: gate, clarity, brevity, and the total that follows:
-# mean(min of grades, or -1 behind a failed gate; brevity), with A=1, B=0.5, F=-1.
-ANSWERS = {"good": ("TRUE", "A", "B"), "rude": ("FALSE", "A", "B"), "dull": ("TRUE", "B", "F")}
-TOTALS = {"good": 0.75, "rude": -0.25, "dull": -0.25}
-
-
-def rule(body: dict) -> Reply:
-    asked = body["messages"][1]["content"]
-    word = next((word for word in ANSWERS if f"> {word}" in asked), None)
-    if word is None:
-        return error(400, "no such text")
-    question = next(n for n, q in enumerate((GATE, CLEAR, BRIEF)) if q.text in asked)
-    label = ANSWERS[word][question]
-    return completion(label, {label: 0.9, "?": 0.1})
+from serving import BRIEF, CLEAR, GATE, PROGRAM, TOTALS, rule
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from rubrica.judges.executor import text_hash, verdict_key
 from rubrica.judges.relay import Answers, Relay
 from rubrica.program.program import question_hash
 
+EXPENSIVE = "expensive"
+"""In place of labels: agreement with the expensive judge."""
 ALWAYS = 2.0
 """A threshold that no probability reaches: the expensive judge is always asked."""
 STEPS = 20
@@ -137,11 +139,16 @@ class Cascade:
     """Two judges as one; implements :class:`rubrica.core.ports.Judge`."""
 
     def __init__(self, cheap: Judge, expensive: Judge, thresholds: Thresholds) -> None:
-        """``UsageError`` when the thresholds were fitted for another cheap judge."""
+        """``UsageError`` when the thresholds were fitted for another cheap judge, or on another expensive one's answers."""
         if thresholds.cheap != cheap.fingerprint:
             raise UsageError(
                 f"cascade: its thresholds were fitted for judge {thresholds.cheap}, the cheap one is "
                 f"{cheap.fingerprint}; fit them anew with rubrica judge fit-cascade"
+            )
+        if thresholds.against == EXPENSIVE and thresholds.expensive != expensive.fingerprint:
+            raise UsageError(
+                f"cascade: its thresholds promise agreement with judge {thresholds.expensive}, the expensive one is "
+                f"{expensive.fingerprint}; fit them anew with rubrica judge fit-cascade"
             )
         self._cheap, self._expensive, self._thresholds = cheap, expensive, thresholds
         kinds = {kind.value: value for kind, value in thresholds.kinds.items()}

@@ -10,12 +10,10 @@ from rubrica.core.records import Estimate, Label, Program, Query, Question, Ques
 from rubrica.core.stats import wilson
 from rubrica.core.store import Store
 from rubrica.judges.asking import PATIENCE, Asker
-from rubrica.judges.escalation import Answer, Thresholds, certainty, fewest, fit_threshold
+from rubrica.judges.escalation import EXPENSIVE, Answer, Thresholds, certainty, fewest, fit_threshold
 from rubrica.program.program import questions
 from rubrica.recipes.passport_input import Given
 
-EXPENSIVE = "expensive"
-"""In place of labels: agreement with the expensive judge."""
 OWN = 4
 """A question gets a threshold of its own from this many times the fewest answers on."""
 
