@@ -244,6 +244,7 @@ def test_json_of_one_document_is_told_from_lines(place: Path) -> None:
             "stages.0.steps=many",
             ("--set on recipe.yaml", "stages.0.steps: expected a whole number", "'many'"),
         ),
+        ("stages.0.overlap=maybe", ("stages.0.overlap: expected true, false or 'auto', got 'maybe'",)),
         ("stages.0.type=grop", ("--set on recipe.yaml", "(did you mean 'grpo'?)")),
         ("stages.4.steps=3", ("'4' is no index of a list of 1", "the first is 0")),
         ("reward.preset=rubrca", ("(did you mean 'rubrica'?)",)),

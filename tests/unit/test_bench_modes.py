@@ -108,6 +108,10 @@ def test_bench_modes_of_two_judges_and_of_wrong_ones(place, capsys):
     assert code == 0 and names == [str(place / "judge.yaml"), str(place / "other.yaml")]
     code, _, err = run(place, capsys, "--judge", str(place / "judge.yaml"))
     assert code == 2 and "the same judge twice" in err
+    cascade = f"cascade: {{cheap: lab, expensive: {place / 'judge.yaml'}, thresholds: t.json}}"
+    (place / "both.yaml").write_text(cascade)
+    code, _, err = run(place, capsys, judge="both.yaml")
+    assert code == 2 and "name another judge beside it" in err
     (place / "judge.yaml").write_text("spec: lab\n")
     code, _, err = run(place, capsys)
     assert code == 2 and "judge 'lab': mode 'reason'" in err

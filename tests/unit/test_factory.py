@@ -69,6 +69,13 @@ def test_an_option_that_would_judge_otherwise_is_not_passed_over(spec, options):
         check_spec(JudgeConfig(spec=spec, **options), {"lab"})
 
 
+def test_a_server_has_no_reason_tokens():
+    with pytest.raises(
+        UsageError, match="reason_tokens is for local:PATH alone; behind a server it is max_tokens"
+    ):
+        check_spec(JudgeConfig(spec="openai:m@http://x/v1", mode="reason", reason_tokens=65), {"lab"})
+
+
 @pytest.mark.parametrize(
     "beside",
     [{"spec": "lab"}, {"mode": "reason"}, {"concurrency": 4}, {"price": {"prompt": 1, "completion": 1}}],

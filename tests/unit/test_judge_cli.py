@@ -12,6 +12,7 @@ import pytest
 
 from fake_server import FakeServer, Reply, completion, error
 from rubrica.cli import main
+from rubrica.cli.output import note
 from rubrica.core.agreement import rogan_gladen
 from rubrica.core.config import dump_yaml
 from rubrica.core.errors import UsageError
@@ -356,3 +357,62 @@ def test_a_second_fit_of_one_file_is_refused_and_pays_nothing(place, fake_server
         assert "another process is at work" in run(capsys, *fit_argv, "-o", place / "t.json", code=2).err
         assert not fake_server.requests
         run(capsys, *fit_argv, "-o", place / "other.json")
+
+
+def test_the_folder_of_a_passport_stands_for_it(place, capsys):
+    run(capsys, *check_argv(place))
+    shown = run(capsys, "judge", "show", place / "out", "--json").out
+    assert json.loads(shown)["texts"] == 12
+    judge = place / "judge.yaml"
+    judge.write_text(f"{judge.read_text()}passport: {place / 'out'}\nfloor: {{agreement: 0.99}}\n")
+    argv = ("--program", place / "small.yaml", "--judge", judge, "--input", place / "labels.jsonl")
+    assert "does not reach the floor" in run(capsys, "score", *argv, "--out", place / "s", code=2).err
+
+
+def test_a_floor_on_a_question_that_is_not_there_costs_nothing(place, fake_server, capsys):
+    judge = place / "judge.yaml"
+    judge.write_text(
+        f"{judge.read_text()}passport: {place / 'out'}\nfloor: {{questions: {{gg: {{agreement: 0.1}}}}}}\n"
+    )
+    said = run(capsys, *check_argv(place), code=2).err
+    assert f"{judge}: floor.questions.gg: no such question (did you mean 'g'?)" in said
+    assert not fake_server.requests
+
+
+def test_what_a_judge_is_examined_on_is_looked_at_first(place, fake_server, capsys):
+    own = run(capsys, *check_argv(place, "--own", str(place / "labels.jsonl")), code=2).err
+    assert "would compare texts with themselves" in own
+    lab = [
+        "judge",
+        "check",
+        "--judge",
+        "lab-oracle",
+        "--program",
+        "lab",
+        "--labels",
+        "lab",
+        "--out",
+        place / "o",
+    ]
+    assert "the lab writes at most 1,000 texts" in run(capsys, *lab, "--limit", "9" * 20, code=2).err
+    assert not fake_server.requests
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(float("nan"), "a finite number, got 'nan'"), ("much", "a number, got 'much'")]
+)
+def test_a_passport_with_a_value_that_is_no_number_says_so(place, capsys, value, said):
+    run(capsys, *check_argv(place))
+    path = place / "out/passport.json"
+    data = json.loads(path.read_text())
+    index = next(n for n, each in enumerate(data["measures"]) if each["value"] is not None)
+    data["measures"][index]["low"] = value
+    path.write_text(json.dumps(data))
+    told = run(capsys, "judge", "show", path, code=2).err
+    assert f"measures.{index}.low: expected {said}" in told
+
+
+def test_a_long_path_in_a_note_stays_whole(capsys):
+    path = "/a directory" * 30
+    note(f"warning: {path}: not there")
+    assert capsys.readouterr().err == f"warning: {path}: not there\n"

@@ -176,6 +176,19 @@ def test_no_total_at_all_is_exit_1(place, fake_server, capsys):
     assert "1 text, 1 without a total" in printed
 
 
+def test_answers_that_are_all_na_are_the_judges_and_not_the_programs(place, fake_server, capsys):
+    path = place / "program.yaml"
+    one = Principle(id="p", title="P", dimensions=(Dimension(id="d", title="D", questions=(GATE,)),))
+    path.write_text(dump_yaml(Program(name="n", constitution="c", principles=(one,))))
+    fake_server.answer = lambda body: completion("NA", {"NA": 1.0})
+    (place / "in.jsonl").write_text(json.dumps(texts("good")[0]))
+    named = ["--judge", place / "judge.yaml", "--input", place / "in.jsonl", "--out", place / "o"]
+    with pytest.raises(SystemExit) as leaving:
+        main(["score", "--program", *map(str, [path, *named])])
+    told = capsys.readouterr().err
+    assert leaving.value.code == 1 and "no text got a total: the judge answered NA to all" in told
+
+
 def test_a_dead_judge_is_one_line_and_exit_1(place, fake_server, capsys):
     fake_server.stop()
     run(place, capsys, texts("good"), code=1)

@@ -211,6 +211,11 @@ def _ways(judges: list[str]) -> "dict[str, Callable[[], Judge]]":
     if len(configs) < len(judges):
         raise UsageError("--judge: the same judge twice; expected two ways of asking, or one judge")
     if len(judges) == 1:
+        if configs[judges[0]].cascade is not None:
+            raise UsageError(
+                f"--judge {judges[0]}: a cascade has no mode of its own to compare; name another judge beside it, "
+                "for example its expensive one, with a second --judge"
+            )
         modes = ("label", "reason")
         configs = {mode: configs[judges[0]].model_copy(update={"mode": mode}) for mode in modes}
     builtin = dict(default_surroundings().judges)

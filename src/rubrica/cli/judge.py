@@ -124,8 +124,9 @@ def check(
     """
     from rubrica.core.run import write_json
     from rubrica.judges.factory import check_spec, make_judge, read_judge
-    from rubrica.judges.passport import FILE
+    from rubrica.judges.passport import FILE, check_floor
     from rubrica.program.program import load_program
+    from rubrica.program.program import questions as questions_of
     from rubrica.recipes.passport import CheckOptions, Names, plan
     from rubrica.recipes.passport_input import read_given
     from rubrica.recipes.score import scoring_folder
@@ -133,6 +134,7 @@ def check(
 
     loaded, config, around = load_program(program), read_judge(judge), default_surroundings()
     check_spec(config, around.judges)
+    check_floor(config.floor, [question.id for _, _, question in questions_of(loaded)], judge)
     given = read_given(loaded, around, texts=source, labels=labels, own=own, limit=limit)
     options = CheckOptions(repeats=repeats, sample=sample, attack_pairs=attacks, seed=seed)
     if dry_run:
@@ -183,7 +185,9 @@ def _examine(
 
 @app.command()
 def show(
-    passport: Annotated[Path, typer.Argument(metavar="PASSPORT", help="passport.json of judge check.")],
+    passport: Annotated[
+        Path, typer.Argument(metavar="PASSPORT", help="passport.json of judge check, or its folder.")
+    ],
     judge: Annotated[
         str | None, typer.Option("--judge", help="Compare with this judge; default: the one it names.")
     ] = None,

@@ -66,7 +66,7 @@ def console(*, stderr: bool = False) -> "Console":
 
 def note(message: str) -> None:
     """Tell the user something on stderr."""
-    console(stderr=True).print(plain(message))
+    console(stderr=True).print(plain(message), soft_wrap=True)  # a path stays whole
 
 
 def error_line(message: str) -> None:

@@ -172,7 +172,7 @@ class _Job(NamedTuple):
 
 def _read(wanted: _Wanted) -> _Job:
     from rubrica.judges.factory import check_spec, read_judge
-    from rubrica.judges.passport import read_passport
+    from rubrica.judges.passport import passport_file, read_passport
     from rubrica.program.program import load_program
     from rubrica.recipes import score as scoring
     from rubrica.recipes.surroundings import default_surroundings
@@ -185,7 +185,7 @@ def _read(wanted: _Wanted) -> _Job:
     texts = given.texts if wanted.explain is None else scoring.select(given, wanted.explain)
     named = wanted.passport or config.passport
     # a passport that the judge's file names and that is not there only warns
-    known = wanted.passport is not None or (named is not None and Path(named).is_file())
+    known = wanted.passport is not None or (named is not None and passport_file(named).is_file())
     passport = read_passport(named) if named is not None and known else None
     check_spec(config, default_surroundings().judges)
     return _Job(loaded, rule, given, texts, config, passport, wanted.full or wanted.explain is not None)
@@ -265,6 +265,8 @@ def _say_what_is_missing(scored: "Sequence[ScoredText]") -> None:
     broken = (Outcome.FAILED, Outcome.UNPARSEABLE, Outcome.ABSTAINED)
     reasons = Counter(v.reason or v.outcome.value for v in verdicts if v.outcome in broken)
     why = "no question applies to them; use a program that does"
+    if any(verdict.outcome is Outcome.NOT_APPLICABLE for verdict in verdicts):
+        why = "the judge answered NA to all that was asked; see its answers with --explain ID, or use another program"
     if reasons:
         reason = reasons.most_common(1)[0][0]
         why = f"{plural(reasons.total(), 'answer')} missing, most often because: {reason}"

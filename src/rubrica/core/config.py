@@ -228,6 +228,7 @@ def validate(model: type[ModelT], data: Json, path: str | Path) -> ModelT:
         raise _explain(model, data, error, path) from None
 
 
+_TRUTH = "expected true or false"
 _SAID = {
     "missing": "is missing; write it",
     "string_type": "expected a text",
@@ -239,7 +240,7 @@ _SAID = {
         ("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "expected a whole number"
     ),
     **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
-    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), _TRUTH),
     **dict.fromkeys(("list_type", "tuple_type"), "expected a list"),
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "expected a mapping"),
 }
@@ -254,8 +255,14 @@ def _explain(model: type[BaseModel], data: Json, error: ValidationError, path: s
     problems = error.errors(include_url=False)
     # An unknown key explains more than the missing key that it was meant to be.
     # Of ``text | mapping``, that a mapping is no text explains nothing.
-    telling = [p for p in problems if not (p["type"] == "string_type" and isinstance(p["input"], dict))]
-    first = next((p for p in problems if p["type"] == "extra_forbidden"), (telling or problems)[0])
+    # Of a union of mappings, that a key belongs to the other member explains nothing.
+    telling = [
+        p
+        for p in problems
+        if not (p["type"] == "string_type" and isinstance(p["input"], dict))
+        and not (p["type"] == "extra_forbidden" and p["loc"][-1] in fields_at(model, p["loc"][:-1]))
+    ] or problems
+    first = next((p for p in telling if p["type"] == "extra_forbidden"), telling[0])
     place = place_of(data, first["loc"], missing=first["type"] == "missing")
     where = ".".join(map(str, place)) or "(top level)"
     line = key_line(path, place)
@@ -267,6 +274,9 @@ def _explain(model: type[BaseModel], data: Json, error: ValidationError, path: s
     shown = "nothing" if got is None else repr(str(got)[:60])
     shown = "" if isinstance(got, dict | list) or first["type"] == "missing" else f", got {shown}"
     message = in_our_words(first)
+    words = [p["ctx"]["expected"] for p in problems if p["type"] == "literal_error" and _beside(p, first)]
+    if message == _TRUTH and words:
+        message = f"expected true, false or {words[0]}"
     if first["type"] in ("list_type", "tuple_type") and isinstance(got, str):
         shown += f"; write [{got[:60]}]"
     expected = context.get("expected") or context.get("expected_tags")
@@ -283,6 +293,11 @@ def in_our_words(problem: ErrorDetails) -> str:
     message = problem["msg"] if said is None else said.format_map(context)
     message = _PATTERNS.get(str(context.get("pattern")), message).removeprefix("Value error, ")
     return message.replace("Input should be", "expected")
+
+
+def _beside(one: ErrorDetails, other: ErrorDetails) -> bool:
+    """Whether both are about members of one union."""
+    return one["loc"][:-1] == other["loc"][:-1]
 
 
 def place_of(data: object, loc: Sequence[int | str], *, missing: bool) -> list[int | str]:

@@ -87,12 +87,13 @@ class JudgeConfig(Config):
     @model_validator(mode="after")
     def _a_cascade_is_asked_as_its_judges_say(self) -> Self:
         if self.cascade is not None:
-            idle = [name for name in self._changed() if name not in {"cascade", "passport", "floor"}]
+            idle = [name for name in self.changed() if name not in {"cascade", "passport", "floor"}]
             if idle:
                 raise ValueError(f"{idle[0]} says nothing of a cascade; write it under cheap or expensive")
         return self
 
-    def _changed(self) -> list[str]:
+    def changed(self) -> list[str]:
+        """Names of the options that differ from their defaults."""
         usual = {"spec": CASCADE}
         fields = type(self).model_fields.items()
         return [name for name, field in fields if getattr(self, name) != usual.get(name, field.get_default())]
@@ -283,6 +284,10 @@ def check_spec(config: str | JudgeConfig, builtin: Collection[str]) -> None:
         raise UsageError(
             f"judge {spec!r}: expected openai:MODEL@URL with a full URL, "
             "for example openai:my-model@http://localhost:8000/v1"
+        )
+    if not isinstance(config, str) and "reason_tokens" in config.changed():
+        raise UsageError(
+            f"judge {spec!r}: reason_tokens is for local:PATH alone; behind a server it is max_tokens"
         )
 
 

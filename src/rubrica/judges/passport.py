@@ -5,14 +5,14 @@ shows little, however lucky they were, and the remedy, more texts, is cheap. Wha
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from rubrica.core.config import Config, Json, validate
-from rubrica.core.errors import DataError, UsageError
+from rubrica.core.errors import DataError, UsageError, nearest
 from rubrica.core.records import Estimate, Label, NonEmpty, Program, Record, Slug, Unmeasured, Usage
 from rubrica.judges.template import TEMPLATE, TEMPLATE_HASH
 from rubrica.program.program import question_hash, questions
@@ -125,9 +125,15 @@ _BY_KIND: Mapping[str, tuple[str, ...]] = {
 """Groups that stand for all questions where one figure over both kinds would mean nothing."""
 
 
-def read_passport(path: str | Path) -> Passport:
-    """Read ``passport.json``; ``DataError`` when it is not there or holds something else."""
+def passport_file(path: str | Path) -> Path:
+    """Return where the passport is that ``path`` names: the file, or the folder that holds it."""
     path = Path(path)
+    return path / FILE if path.is_dir() else path
+
+
+def read_passport(path: str | Path) -> Passport:
+    """Read ``passport.json``, or that of a folder; ``DataError`` when it is not there or holds something else."""
+    path = passport_file(path)
     if not path.is_file():
         raise DataError(path, "no passport here; make one with rubrica judge check --out")
     try:
@@ -135,6 +141,16 @@ def read_passport(path: str | Path) -> Passport:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(path, f"not a passport ({error}); expected what rubrica judge check wrote") from None
     return validate(Passport, data, path)
+
+
+def check_floor(floor: Floor | None, known: Collection[str], where: str) -> None:
+    """Raise ``UsageError`` where a ``floor`` asks something of a question that is not ``known``."""
+    for question in floor.questions if floor is not None else ():
+        if question not in known:
+            raise UsageError(
+                f"{where}: floor.questions.{question}: no such question{nearest(question, known)}; "
+                "expected an id of the program"
+            )
 
 
 def unmet(floor: Floor, passport: Passport) -> Iterator[str]:
@@ -202,15 +218,18 @@ def vouch(
 ) -> list[str]:
     """Return what there is to warn of: a passport that is missing or stale (:func:`stale`).
 
-    Raises ``UsageError`` that begins with ``where`` when the ``floor`` is not met, or cannot be for want of a passport;
+    Raises ``UsageError`` that begins with ``where`` when the ``floor`` is not met, or cannot be for want of a
+    passport or a question;
     ``DataError`` when the file is no passport.
     """
-    if not Path(path).is_file():
+    if not passport_file(path).is_file():
         problem = f"{where}: passport {path}: not there; make it with rubrica judge check --out"
         if floor is not None:
             raise UsageError(f"{problem}; the floor asks for it")
         return [problem]
     passport = read_passport(path)
+    asked = [question.id for _, _, question in questions(program)] if program is not None else []
+    check_floor(floor, {*passport.questions, *asked}, where)
     if floor is not None and (problems := list(unmet(floor, passport))):
         more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise UsageError(

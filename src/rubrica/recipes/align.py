@@ -15,7 +15,7 @@ from rubrica.core.run import Run, Stage, disk_errors, write_json
 from rubrica.judges.budget import Purse
 from rubrica.judges.factory import make_judge
 from rubrica.judges.passport import FILE as PASSPORT
-from rubrica.judges.passport import read_passport
+from rubrica.judges.passport import passport_file, read_passport
 from rubrica.recipes.checks import check_passports, check_prompt_files, check_recipe, program_of
 from rubrica.recipes.config import Grpo, Recipe, StageConfig, ThinkSft, recipe_identity
 from rubrica.recipes.context import Context, Progress, Surroundings, Weights
@@ -166,7 +166,7 @@ def _evaluate(context: Context, label: str, say: Announce) -> None:
 def _keep_passport(run: Run, recipe: Recipe) -> None:
     """Lay the judge's passport beside the run that relies on it; the report shows its figures."""
     named = None if isinstance(recipe.judge, str) else recipe.judge.passport
-    if named is not None and Path(named).is_file():
+    if named is not None and passport_file(named).is_file():
         write_json(run.path / PASSPORT, read_passport(named))
 
 

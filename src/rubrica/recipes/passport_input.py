@@ -18,6 +18,7 @@ from rubrica.recipes.context import Surroundings
 LAB = "lab"
 """``--labels lab``: the lab's oracle labels, and without ``--input`` its generator writes the texts."""
 LAB_TEXTS = 200
+MOST_LAB_TEXTS = 1_000
 Key = tuple[str, str]
 """(text id, question id)."""
 
@@ -88,6 +89,10 @@ def read_given(
         found += _named(load_texts(texts))
     elif reference is not None:
         assert around.lab_texts is not None
+        if limit is not None and limit > MOST_LAB_TEXTS:
+            raise UsageError(
+                f"--limit {limit}: the lab writes at most {MOST_LAB_TEXTS:,} texts; choose fewer"
+            )
         found += _named(around.lab_texts(limit or LAB_TEXTS))
     if not found:
         raise UsageError(
@@ -98,6 +103,11 @@ def read_given(
         mine = _named(load_texts(own))
     elif own is not None:
         mine, mine_ratings = _rated(own, program)
+    if mine and {text.id for text in mine} <= {text.id for text in found}:
+        raise UsageError(
+            f"--own {own}: all its texts are among those of --input or --labels, so self-preference would compare "
+            "texts with themselves; give texts that others wrote with --input or --labels"
+        )
     given = Given(
         list({text.id: text for text in found}.values())[:limit],
         Labels(ratings, reference, labels or ""),
