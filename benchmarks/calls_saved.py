@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 from rubrica.core.attempt import Tags, parse
-from rubrica.core.records import Prompt, Sampling
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Sampling
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor
 from rubrica.judges.local import LocalJudge

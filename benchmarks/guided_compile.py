@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from rubrica.bench.judge import vllm_server
 from rubrica.core.errors import ModelError
 from rubrica.core.ports import Ask
-from rubrica.core.records import Constitution
+from rubrica.core.programs import Constitution
 from rubrica.lab.checkpoints import checkpoint
 from rubrica.models.server import ServerGenerator
 from rubrica.program.compile import CompileConfig, compile_program

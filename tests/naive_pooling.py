@@ -5,21 +5,9 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
-from rubrica.core.records import (
-    Dimension,
-    Label,
-    Message,
-    Outcome,
-    Part,
-    Pooling,
-    Principle,
-    Program,
-    Prompt,
-    Question,
-    QuestionKind,
-    Verdict,
-    When,
-)
+from rubrica.core.programs import Dimension, Part, Pooling, Principle, Program, Question, QuestionKind, When
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Outcome, Verdict
 from rubrica.program.relevance import relevance_question, relevance_questions
 
 NUMBER = {

@@ -8,22 +8,17 @@ from pydantic import BaseModel
 
 from rubrica.core.attempt import Tags, parse, render
 from rubrica.core.config import content_hash
+from rubrica.core.programs import Dimension, Principle, Program, Question, QuestionKind
+from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import (
     Attempt,
-    Dimension,
     Estimate,
     EvalResult,
     Expense,
     Label,
-    Message,
     Outcome,
     Price,
     PricedJudge,
-    Principle,
-    Program,
-    Prompt,
-    Question,
-    QuestionKind,
     Response,
     Rollout,
     Sampling,

@@ -15,7 +15,7 @@ import uvicorn
 
 from fake_server import FakeServer, Reply, completion, error
 from rubrica.core.config import dump_yaml
-from rubrica.core.records import Dimension, Principle, Program, Question
+from rubrica.core.programs import Dimension, Principle, Program, Question
 from rubrica.judges.budget import Budget
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.scorer import ItemScorer, open_scorer

@@ -26,7 +26,7 @@ from rubrica.core.background import Background
 from rubrica.core.concurrency import Ending, Gate
 from rubrica.core.errors import RubricaError, UsageError
 from rubrica.core.limits import Clock, RateLimit
-from rubrica.core.records import Message
+from rubrica.core.prompts import Message
 from rubrica.core.wire import ChatReply, ChatRequest, read_reply
 
 MAX_BODY = 1_000_000

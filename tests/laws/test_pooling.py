@@ -27,7 +27,8 @@ from naive_pooling import (
     verdict,
     verdicts,
 )
-from rubrica.core.records import Label, Outcome, Pooling, When
+from rubrica.core.programs import Pooling, When
+from rubrica.core.records import Label, Outcome
 from rubrica.program.bounds import (
     NOTHING,
     Bounds,

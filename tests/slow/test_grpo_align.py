@@ -16,7 +16,8 @@ from align_setup import SmallJudge, command, environment, run, write_recipe
 from safetensors.torch import load_file
 
 from fake_server import FakeServer
-from rubrica.core.records import Prompt, Response, Rollout, Scorecard, ThinkExample
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Response, Rollout, Scorecard, ThinkExample
 from rubrica.core.run import Run
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from fake_server import completion
 from rubrica.core.attempt import Tags
 from rubrica.core.config import load_config
 from rubrica.core.errors import DataError, TrainingError, UsageError
-from rubrica.core.records import Message, Prompt
+from rubrica.core.prompts import Message, Prompt
 from rubrica.core.run import Stage
 from rubrica.recipes.config import Grpo, Recipe
 from rubrica.recipes.grpo import fast_rollouts, grpo_size

@@ -10,7 +10,8 @@ from naive_pooling import dimension, principle, program, question, verdict, verd
 from rubrica.core.config import dump_yaml, read_yaml
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.instance import program_for
-from rubrica.core.records import Message, Program, Prompt, PromptQuestion, When
+from rubrica.core.programs import Program, When
+from rubrica.core.prompts import Message, Prompt, PromptQuestion
 from rubrica.program.diff import diff_programs
 from rubrica.program.lint import lint
 from rubrica.program.pooling import pool, undecided

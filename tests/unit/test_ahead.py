@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from naive_pooling import everything_asked, programs
 from rubrica.core.errors import BudgetError, JudgeError
-from rubrica.core.records import Label, Message, Outcome, Prompt, Verdict
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Outcome, Verdict
 from rubrica.core.store import Store
 from rubrica.judges.budget import Budget, Purse
 from rubrica.judges.executor import Executor

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubrica.core.records import Question, QuestionKind
+from rubrica.core.programs import Question, QuestionKind
 from rubrica.judges.attacks import FLOOD, apply, attacks, replaces
 
 QUESTIONS = (

@@ -10,7 +10,9 @@ from rubrica.bench.modes import agreement_of, compare_ways
 from rubrica.cli import main
 from rubrica.core.config import dump_yaml
 from rubrica.core.errors import UsageError
-from rubrica.core.records import Label, Message, Outcome, Prompt, Query, Question, Verdict
+from rubrica.core.programs import Question
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Outcome, Query, Verdict
 from rubrica.judges.server import ServerJudge
 from tiny import tiny_checkpoint
 

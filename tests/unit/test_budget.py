@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from fake_server import FakeServer, completion
 from naive_pooling import dimension, principle, program, question
 from rubrica.core.errors import BudgetError, JudgeError
-from rubrica.core.records import Label, Message, Outcome, Price, Prompt, Query, Verdict
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Outcome, Price, Query, Verdict
 from rubrica.core.store import Store
 from rubrica.judges.budget import Budget, Purse
 from rubrica.judges.executor import Executor

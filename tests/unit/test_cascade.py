@@ -15,7 +15,9 @@ from rubrica.core.background import Background
 from rubrica.core.config import dump_yaml
 from rubrica.core.data import Text
 from rubrica.core.errors import BudgetError, JudgeError, UsageError
-from rubrica.core.records import Label, Message, Outcome, Prompt, Query, QuestionKind, Verdict
+from rubrica.core.programs import QuestionKind
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Outcome, Query, Verdict
 from rubrica.core.run import write_json
 from rubrica.core.store import Store
 from rubrica.judges.budget import Budget, Purse

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from fake_server import FakeServer, completion, error
 from queueing import SERVERS, Batches, simulate
 from rubrica.core.concurrency import Gate, Level
-from rubrica.core.records import Label, Message, Prompt, Query, Question, QuestionKind
+from rubrica.core.programs import Question, QuestionKind
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Query
 from rubrica.judges.server import ServerJudge
 
 GATE = Question(id="g", kind=QuestionKind.GATE, text="Is it safe?", clause="c")

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
+from rubrica.core.base import SLUG, NonEmpty
 from rubrica.core.config import (
     Config,
     apply_overrides,
@@ -18,7 +19,6 @@ from rubrica.core.config import (
     read_yaml,
 )
 from rubrica.core.errors import DataError, UsageError, nearest
-from rubrica.core.records import SLUG, NonEmpty
 
 
 class Sft(Config):

@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from rubrica.control import ControlTokens, chat_control
 from rubrica.core.attempt import Tags, parse
-from rubrica.core.records import Message, Prompt, Sampling
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Sampling
 from rubrica.judges.renderings import families
 from rubrica.models import hf
 from rubrica.recipes.models import ChatFormat, load_chat_format

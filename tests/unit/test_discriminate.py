@@ -10,7 +10,9 @@ from fake_server import FakeServer, Reply, completion
 from rubrica.cli import main
 from rubrica.cli.discriminate import _pairs
 from rubrica.core.config import dump_yaml
-from rubrica.core.records import Dimension, Message, Outcome, Principle, Program, Prompt, Verdict
+from rubrica.core.programs import Dimension, Principle, Program
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Outcome, Verdict
 from rubrica.lab.pairs import pairs
 from rubrica.program.pooling import pool
 from rubrica.program.program import load_program

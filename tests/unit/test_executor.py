@@ -21,16 +21,9 @@ from naive_pooling import (
     verdict,
 )
 from rubrica.core.errors import JudgeError
-from rubrica.core.records import (
-    Label,
-    Message,
-    Outcome,
-    Prompt,
-    PromptQuestion,
-    Scorecard,
-    Verdict,
-    When,
-)
+from rubrica.core.programs import When
+from rubrica.core.prompts import Message, Prompt, PromptQuestion
+from rubrica.core.records import Label, Outcome, Scorecard, Verdict
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor, card_id, text_hash, verdict_key
 from rubrica.models.scripted import ScriptedJudge

@@ -3,7 +3,9 @@ from pydantic import ValidationError
 
 from fake_server import completion
 from rubrica.core.errors import RubricaError, UsageError
-from rubrica.core.records import Label, Message, Prompt, Query, Question, QuestionKind
+from rubrica.core.programs import Question, QuestionKind
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Query
 from rubrica.judges.budget import LABEL_TOKENS
 from rubrica.judges.factory import (
     JudgeConfig,

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rubrica.core.errors import ModelError, UsageError
-from rubrica.core.records import Message, Prompt, Sampling
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Sampling
 from rubrica.models.decoding import decode, greedy, sampler, uniforms
 from rubrica.models.hf import HFGenerator, stop_ids
 from tiny import FAMILIES, SENTENCES, tiny_checkpoint, tiny_model, tiny_tokenizer

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rubrica.core.errors import JudgeError, UsageError
-from rubrica.core.records import Message
+from rubrica.core.prompts import Message
 from rubrica.core.scoring import ScoredItem, ScoreItem
 from rubrica.integrations.client import Client
 from rubrica.integrations.exchange import number, prompt_of

@@ -16,7 +16,8 @@ from rubrica.cli.output import note
 from rubrica.core.agreement import rogan_gladen
 from rubrica.core.config import dump_yaml
 from rubrica.core.errors import UsageError
-from rubrica.core.records import Estimate, Program
+from rubrica.core.programs import Program
+from rubrica.core.records import Estimate
 from rubrica.core.run import claim
 from rubrica.core.stats import wilson
 from rubrica.judges.passport import read_passport

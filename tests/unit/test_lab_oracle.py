@@ -5,7 +5,8 @@ import random
 import pytest
 
 from rubrica.core.errors import UsageError
-from rubrica.core.records import Label, Message, Prompt
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label
 from rubrica.lab import truth
 from rubrica.lab.domain import VERBS, Kind, substances, world
 from rubrica.lab.generator import KINDS, good_answer, make_prompt, willing_answer

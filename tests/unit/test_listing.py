@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_server import Reply, completion, error
-from rubrica.core.records import Label, Message, Outcome, Prompt, Query, Question, QuestionKind, Wording
+from rubrica.core.programs import Question, QuestionKind
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Outcome, Query, Wording
 from rubrica.judges.listing import codes, list_messages, read_list
 from rubrica.judges.server import ServerJudge
 from rubrica.judges.template import fence_marker

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rubrica.core.errors import DataError, JudgeError, ModelError
-from rubrica.core.records import Label, Message, Outcome, Prompt, Query, Question, QuestionKind, Wording
+from rubrica.core.programs import Question, QuestionKind
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Outcome, Query, Wording
 from rubrica.judges.forest import Branch, Group
 from rubrica.judges.layout import Encoder, JudgeCard, Piece, chat_layout, choose_layout, lab_layout
 from rubrica.judges.local import LocalJudge, read_card

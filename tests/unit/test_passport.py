@@ -10,21 +10,9 @@ import pytest
 from rubrica.core.config import content_hash
 from rubrica.core.data import Text
 from rubrica.core.errors import DataError, JudgeError, UsageError
-from rubrica.core.records import (
-    Dimension,
-    Estimate,
-    Label,
-    Message,
-    Outcome,
-    Principle,
-    Program,
-    Prompt,
-    Query,
-    Question,
-    Unmeasured,
-    Verdict,
-    Wording,
-)
+from rubrica.core.programs import Dimension, Principle, Program, Question
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Estimate, Label, Outcome, Query, Unmeasured, Verdict, Wording
 from rubrica.core.stats import wilson
 from rubrica.core.store import Store
 from rubrica.judges.asking import query_key

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from rubrica.core.config import dump_yaml
 from rubrica.core.errors import DataError, UsageError
-from rubrica.core.records import Program, Question, QuestionKind
+from rubrica.core.programs import Program, Question, QuestionKind
 from rubrica.program.constitution import (
     clauses,
     diff_constitutions,

@@ -18,7 +18,7 @@ from fake_server import FakeServer, Reply, completion, error
 from rubrica.cli import main
 from rubrica.core.errors import ModelError, StorageError
 from rubrica.core.ports import Ask
-from rubrica.core.records import Constitution
+from rubrica.core.programs import Constitution
 from rubrica.core.store import Store
 from rubrica.program.compile import CompileConfig, compile_program
 from rubrica.program.drafting import Draft

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubrica.core.records import (
+from rubrica.core.programs import (
     Clause,
     Constitution,
     ConstitutionPrinciple,

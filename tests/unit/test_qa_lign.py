@@ -9,13 +9,12 @@ import pytest
 from naive_pooling import dimension, principle, program, question, verdict
 from rubrica.core.attempt import Tags, parse, render
 from rubrica.core.errors import JudgeError, TrainingError, UsageError
+from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import (
     Attempt,
     Label,
     Malformed,
-    Message,
     Outcome,
-    Prompt,
     Query,
     Response,
     Sampling,

@@ -11,16 +11,9 @@ from naive_pooling import every_question, judged, verdict
 from rubrica.cli import main
 from rubrica.core.config import validate
 from rubrica.core.errors import JudgeError, UsageError
-from rubrica.core.records import (
-    Dimension,
-    Expense,
-    Message,
-    Price,
-    Principle,
-    Program,
-    Prompt,
-    PromptQuestion,
-)
+from rubrica.core.programs import Dimension, Principle, Program
+from rubrica.core.prompts import Message, Prompt, PromptQuestion
+from rubrica.core.records import Expense, Price
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor
 from rubrica.models.scripted import ScriptedJudge

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from rubrica.core.config import load_config
 from rubrica.core.errors import DataError, UsageError
-from rubrica.core.records import Message, Prompt, When
+from rubrica.core.programs import When
+from rubrica.core.prompts import Message, Prompt
 from rubrica.lab.checkpoints import DEMO_RECIPE
 from rubrica.program.program import load_program, questions
 from rubrica.recipes.config import Grpo, LabPrompts, Recipe, ThinkSft

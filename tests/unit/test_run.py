@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from rubrica.core.config import content_hash, read_yaml
 from rubrica.core.errors import DataError, StorageError, UsageError
-from rubrica.core.records import Dimension, Principle, Program, Question, QuestionKind
+from rubrica.core.programs import Dimension, Principle, Program, Question, QuestionKind
 from rubrica.core.run import Run, Stage, write_atomic, write_json, write_jsonl
 
 

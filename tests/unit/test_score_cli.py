@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fake_server import FakeServer, completion, error
 from rubrica.cli import main
 from rubrica.core.config import dump_yaml
-from rubrica.core.records import Dimension, Principle, Program
+from rubrica.core.programs import Dimension, Principle, Program
 from rubrica.core.run import claim
 from rubrica.core.store import Store
 from rubrica.recipes.score import accuracy

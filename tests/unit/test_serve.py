@@ -14,7 +14,9 @@ from fake_server import FakeServer, completion, error
 from rubrica.cli import main
 from rubrica.core.attempt import Tags
 from rubrica.core.errors import JudgeError
-from rubrica.core.records import Dimension, Label, Principle, Program, PromptQuestion
+from rubrica.core.programs import Dimension, Principle, Program
+from rubrica.core.prompts import PromptQuestion
+from rubrica.core.records import Label
 from rubrica.core.scoring import ScoreItem
 from rubrica.core.store import Store
 from rubrica.judges.budget import Budget

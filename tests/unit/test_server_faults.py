@@ -24,7 +24,8 @@ from fake_server import FakeServer, Reply, completion, error
 from naive_pooling import dimension, every_question, principle, program, question
 from rubrica.core.config import dump_yaml
 from rubrica.core.errors import JudgeError
-from rubrica.core.records import Label, Message, Outcome, Prompt, Verdict
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Outcome, Verdict
 from rubrica.core.store import Store
 from rubrica.judges.budget import Budget, Purse
 from rubrica.judges.executor import Executor, text_hash, verdict_key

@@ -5,7 +5,8 @@ import pytest
 
 from fake_server import FakeServer, Reply, completion, error
 from rubrica.core.errors import ModelError, UsageError
-from rubrica.core.records import Message, Prompt, Sampling
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Sampling
 from rubrica.models.server import ServerGenerator
 
 SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_tokens=5, seed=3)

@@ -9,7 +9,9 @@ from fake_server import FakeServer, Reply, completion, error
 from rubrica.chat import CallFailed, Chat, Session
 from rubrica.core.errors import JudgeError, UsageError
 from rubrica.core.limits import RateLimit
-from rubrica.core.records import Label, Message, Outcome, Prompt, Query, Question, QuestionKind
+from rubrica.core.programs import Question, QuestionKind
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Outcome, Query
 from rubrica.core.wire import ChatRequest, TokenLogprob
 from rubrica.judges.server import ServerJudge, read_logprobs
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rubrica.core.errors import StorageError, UsageError
-from rubrica.core.records import Label, Message, Outcome, Prompt, Verdict
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Outcome, Verdict
 from rubrica.core.store import SCHEMA_VERSION, Store
 
 

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubrica.core.records import Label, Message, Prompt, Query, Question, QuestionKind, Wording
+from rubrica.core.programs import Question, QuestionKind
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Query, Wording
 from rubrica.judges.template import allowed_labels, chat_messages, fence_marker, segments
 
 MARKER = fence_marker("secret")

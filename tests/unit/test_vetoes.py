@@ -5,17 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rubrica.core.records import (
-    DimensionScore,
-    Label,
-    Message,
-    Outcome,
-    PrincipleScore,
-    Prompt,
-    Query,
-    Scorecard,
-    Verdict,
-)
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import DimensionScore, Label, Outcome, PrincipleScore, Query, Scorecard, Verdict
 from rubrica.core.store import Store
 from rubrica.models.scripted import ScriptedJudge
 from rubrica.program.program import load_program

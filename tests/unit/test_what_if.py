@@ -19,22 +19,9 @@ from rubrica.cli import main
 from rubrica.core.config import dump_yaml
 from rubrica.core.data import Text
 from rubrica.core.errors import UsageError
-from rubrica.core.records import (
-    Attempt,
-    Dimension,
-    Label,
-    Malformed,
-    Message,
-    Pooling,
-    Principle,
-    Program,
-    Prompt,
-    Question,
-    Response,
-    Rollout,
-    Sampling,
-    Verdict,
-)
+from rubrica.core.programs import Dimension, Pooling, Principle, Program, Question
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Attempt, Label, Malformed, Response, Rollout, Sampling, Verdict
 from rubrica.core.run import Run
 from rubrica.core.store import Store
 from rubrica.program.pooling import pool

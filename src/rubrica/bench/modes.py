@@ -9,9 +9,10 @@ from typing import Protocol, runtime_checkable
 from pydantic import Field
 
 from rubrica.core.agreement import cohen_kappa
+from rubrica.core.base import Record
 from rubrica.core.errors import JudgeError, UsageError
 from rubrica.core.ports import Judge
-from rubrica.core.records import Estimate, Query, Record, Unmeasured, Verdict
+from rubrica.core.records import Estimate, Query, Unmeasured, Verdict
 from rubrica.core.stats import cluster_interval
 
 Progress = Callable[[str, int, int], None]

@@ -23,7 +23,9 @@ import openai
 
 from rubrica.core.config import Json
 from rubrica.core.errors import JudgeError
-from rubrica.core.records import Message, Prompt, Query, Question, Wording
+from rubrica.core.programs import Question
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Query, Wording
 from rubrica.judges.server import TEXT_TOKENS, ServerJudge
 from rubrica.judges.template import chat_messages, fence_marker
 from rubrica.program.program import load_program, questions

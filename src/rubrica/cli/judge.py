@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from rubrica.core.records import Estimate, Program, Unmeasured
+    from rubrica.core.programs import Program
+    from rubrica.core.records import Estimate, Unmeasured
     from rubrica.judges.factory import JudgeConfig
     from rubrica.judges.passport import Floor, Passport
     from rubrica.recipes.passport import CheckOptions, Names

@@ -24,11 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rubrica.core.data import Text
-    from rubrica.core.records import (
-        Estimate,
-        Program,
-        Usage,
-    )
+    from rubrica.core.programs import Program
+    from rubrica.core.records import Estimate, Usage
     from rubrica.judges.factory import JudgeConfig
     from rubrica.judges.passport import Passport
     from rubrica.recipes.gate_rates import GateRate

@@ -7,7 +7,8 @@ from rubrica.cli.output import plain
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from rubrica.core.records import DimensionScore, Part, PrincipleScore, Program, Verdict
+    from rubrica.core.programs import Part, Program
+    from rubrica.core.records import DimensionScore, PrincipleScore, Verdict
     from rubrica.recipes.score import ScoredText
 
 

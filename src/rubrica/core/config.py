@@ -15,8 +15,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
+from rubrica.core.base import SLUG
 from rubrica.core.errors import DataError, UsageError, nearest
-from rubrica.core.records import SLUG
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rubrica.core.errors import DataError, nearest
-from rubrica.core.records import PromptQuestion, distinct_questions
+from rubrica.core.prompts import PromptQuestion, distinct_questions
 from rubrica.core.tables import Row
 
 OWN = "questions"

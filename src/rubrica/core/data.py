@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from rubrica.core.config import Json, content_hash
 from rubrica.core.criteria import questions_of
 from rubrica.core.errors import DataError, UsageError, nearest
-from rubrica.core.records import Label, Message, Preference, Prompt
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label, Preference
 from rubrica.core.tables import Row, read_rows
 
 _PROMPTS = (

@@ -7,7 +7,8 @@ weighted criteria.
 from collections.abc import Sequence
 
 from rubrica.core.errors import UsageError, nearest
-from rubrica.core.records import Dimension, Program, Prompt, PromptQuestion, Question, QuestionKind
+from rubrica.core.programs import Dimension, Program, Question, QuestionKind
+from rubrica.core.prompts import Prompt, PromptQuestion
 
 PREFIX = "instance."
 """Begins the id of every question that a prompt brought along."""

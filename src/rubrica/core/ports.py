@@ -6,7 +6,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from pydantic import JsonValue
 
 from rubrica.core.errors import ModelError
-from rubrica.core.records import Prompt, Query, Response, Sampling, Verdict, Wording
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Query, Response, Sampling, Verdict, Wording
 
 
 @runtime_checkable

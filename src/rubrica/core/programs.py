@@ -1,22 +1,11 @@
-"""Constitutions and programs: what people wrote, what is asked, and how the answers make one value.
-
-The first of the records; :mod:`rubrica.core.records` has the others, and these under the same names.
-"""
+"""Constitutions and programs: what people wrote, what is asked, and how the answers make one value."""
 
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
-NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=False, pattern=r"\S")]
-SLUG = r"^[a-z0-9][a-z0-9_.-]*$"
-Slug = Annotated[str, StringConstraints(pattern=SLUG)]
-
-
-class Record(BaseModel):
-    """Base of all records."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from rubrica.core.base import NonEmpty, Number, Record, Slug
 
 
 class Clause(Record):
@@ -55,8 +44,6 @@ class QuestionKind(StrEnum):
 
 Op = Literal["min", "mean", "weighted", "lexicographic"]
 """How the values of the parts below make one; ``docs/decisions/aggregation.md`` has the equations."""
-Number = Annotated[FiniteFloat, Field(strict=True)]
-"""Neither a truth value nor a number in quotes passes for one."""
 Weight = Annotated[Number, Field(gt=0)]
 Level = Annotated[Number, Field(gt=-1, le=1)]
 
@@ -95,7 +82,7 @@ class Question(Record):
 class When(Record):
     """On which prompts a dimension or principle applies; elsewhere it has no value. Both conditions must hold."""
 
-    tags: dict[str, tuple[str, ...]] = {}
+    tags: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Tag of the prompt -> its allowed values; a prompt without the tag has the value ``""``. Needs no call."""
     ask: NonEmpty | None = None
     """A yes/no question about the prompt alone, which the judge answers once for each prompt."""

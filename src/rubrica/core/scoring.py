@@ -9,8 +9,10 @@ from typing import Literal, Protocol, Self
 
 from pydantic import AliasChoices, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
+from rubrica.core.base import Record
 from rubrica.core.criteria import OWN, RUBRICS, questions_of_rubric
-from rubrica.core.records import Malformed, Message, PromptQuestions, Record, Scorecard, Usage
+from rubrica.core.prompts import Message, PromptQuestions
+from rubrica.core.records import Malformed, Scorecard, Usage
 
 Mode = Literal["attempt", "text"]
 """``attempt``: draft, reflection and revision between tags, rewarded together; ``text``: a plain answer."""

@@ -18,8 +18,9 @@ from typing import Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from rubrica.core.base import Record
 from rubrica.core.errors import StorageError, UsageError
-from rubrica.core.records import Expense, Outcome, Record, Verdict
+from rubrica.core.records import Expense, Outcome, Verdict
 
 SCHEMA_VERSION = 1
 _SCHEMA = """

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from pydantic import BaseModel, Field, JsonValue, NonNegativeInt, ValidationError
 
-from rubrica.core.records import Message
+from rubrica.core.prompts import Message
 
 
 class TokenLogprob(BaseModel):

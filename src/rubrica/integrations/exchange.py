@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from rubrica.core.errors import JudgeError, UsageError
-from rubrica.core.records import Message
+from rubrica.core.prompts import Message
 from rubrica.core.scoring import ScoredItem
 from rubrica.integrations.client import Client
 

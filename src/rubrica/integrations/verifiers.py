@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, cast
 
 from rubrica.core.errors import UsageError
-from rubrica.core.records import Message
+from rubrica.core.prompts import Message
 from rubrica.core.scoring import Mode, ScoreItem
 from rubrica.integrations.client import Client
 from rubrica.integrations.exchange import RAISE, Prompt, client_at, number, prompt_of

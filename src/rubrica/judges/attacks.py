@@ -14,8 +14,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from rubrica.core.base import NonEmpty, Record, Slug
 from rubrica.core.config import Config, read_yaml, validate
-from rubrica.core.records import NonEmpty, Question, QuestionKind, Record, Slug
+from rubrica.core.programs import Question, QuestionKind
 
 Spelling = Literal["combining", "full-width", "homoglyph", "selectors", "spaced", "tags", "zero-width"]
 FLOOD = 100_000

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from rubrica.core.records import Label, Outcome, Question, Verdict
+from rubrica.core.programs import Question
+from rubrica.core.records import Label, Outcome, Verdict
 from rubrica.program.labels import allowed_labels
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 from pydantic import Field
 from scipy import stats
 
+from rubrica.core.base import Slug
 from rubrica.core.config import Config, content_hash, load_config
 from rubrica.core.errors import UsageError
 from rubrica.core.ports import Judge
-from rubrica.core.records import Estimate, Query, Question, QuestionKind, Slug, Verdict, Wording
+from rubrica.core.programs import Question, QuestionKind
+from rubrica.core.records import Estimate, Query, Verdict, Wording
 from rubrica.core.store import Store
 from rubrica.judges.executor import text_hash, verdict_key
 from rubrica.judges.relay import Answers, Relay

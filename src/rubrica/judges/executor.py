@@ -19,18 +19,9 @@ from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.instance import program_for
 from rubrica.core.ports import Closable, Judge
-from rubrica.core.records import (
-    Expense,
-    Outcome,
-    Program,
-    Prompt,
-    Query,
-    Question,
-    Scorecard,
-    Usage,
-    Verdict,
-    VetoThresholds,
-)
+from rubrica.core.programs import Program, Question
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Expense, Outcome, Query, Scorecard, Usage, Verdict, VetoThresholds
 from rubrica.core.store import Store
 from rubrica.judges.decision import offered
 from rubrica.program.labels import is_constraint, label_of

@@ -7,10 +7,12 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from rubrica.core.base import NonEmpty
 from rubrica.core.config import Config, Json, load_config
 from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import Judge
-from rubrica.core.records import NonEmpty, Price, Program
+from rubrica.core.programs import Program
+from rubrica.core.records import Price
 from rubrica.judges.budget import LABEL_TOKENS, Purse
 from rubrica.judges.listing import LIST_TOKENS
 from rubrica.judges.passport import Floor, vouch

@@ -13,7 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
-from rubrica.core.records import Label, Message, Query
+from rubrica.core.prompts import Message
+from rubrica.core.records import Label, Query
 from rubrica.judges.hostile import one_line
 from rubrica.judges.parsing import LABEL_WORD, MAX_REPLY, Parsed, label_of, parse_reply
 from rubrica.judges.template import Mode, scale, segments

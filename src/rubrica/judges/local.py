@@ -25,7 +25,8 @@ from rubrica.checkpoint import (
 )
 from rubrica.core.config import Json, content_hash, validate
 from rubrica.core.errors import DataError, JudgeError
-from rubrica.core.records import Label, Outcome, Query, Question, Verdict, Wording
+from rubrica.core.programs import Question
+from rubrica.core.records import Label, Outcome, Query, Verdict, Wording
 from rubrica.judges.decision import most_probable
 from rubrica.judges.forest import Branch, Group, Ids
 from rubrica.judges.forward import CausalLM

@@ -11,9 +11,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from rubrica.core.base import NonEmpty, Record, Slug
 from rubrica.core.config import Config, Json, validate
 from rubrica.core.errors import DataError, UsageError, nearest
-from rubrica.core.records import Estimate, Label, NonEmpty, Program, Record, Slug, Unmeasured, Usage
+from rubrica.core.programs import Program
+from rubrica.core.records import Estimate, Label, Unmeasured, Usage
 from rubrica.judges.template import TEMPLATE, TEMPLATE_HASH
 from rubrica.program.program import question_hash, questions
 

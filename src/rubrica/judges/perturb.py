@@ -3,7 +3,7 @@
 import math
 
 from rubrica.core.config import content_hash
-from rubrica.core.records import Question
+from rubrica.core.programs import Question
 
 FRAMES = ("Answer this: {question}", "{question} Go by the answer alone.")
 """Neutral words around a question; its own text stays as it is."""

@@ -11,7 +11,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from rubrica.core.agreement import cohen_kappa, krippendorff_alpha
-from rubrica.core.records import Estimate, Label, Outcome, Question, QuestionKind, Unmeasured, Verdict
+from rubrica.core.programs import Question, QuestionKind
+from rubrica.core.records import Estimate, Label, Outcome, Unmeasured, Verdict
 from rubrica.core.stats import (
     cluster_interval,
     clustered_wilson,

@@ -18,8 +18,11 @@ from typing import Literal, Protocol, runtime_checkable
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
+from rubrica.core.base import Record, Slug
 from rubrica.core.config import Config, read_yaml, validate
-from rubrica.core.records import Message, Prompt, Query, Question, QuestionKind, Record, Slug, Wording
+from rubrica.core.programs import Question, QuestionKind
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Query, Wording
 from rubrica.judges.attacks import Attack, apply, attacks
 from rubrica.judges.template import chat_messages, fence_marker
 

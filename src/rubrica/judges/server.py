@@ -13,7 +13,8 @@ from rubrica.chat import CallFailed, Chat, ChatOptions, Session
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.limits import Clock
-from rubrica.core.records import Label, Message, Outcome, Query, Verdict, Wording
+from rubrica.core.prompts import Message
+from rubrica.core.records import Label, Outcome, Query, Verdict, Wording
 from rubrica.core.wire import ChatReply, ChatRequest, TokenLogprob
 from rubrica.judges.decision import most_probable
 from rubrica.judges.listing import LIST_HASH, LIST_TOKENS, codes, list_messages, read_list

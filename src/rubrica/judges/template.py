@@ -15,7 +15,9 @@ import re
 from importlib import resources
 from typing import Literal, NamedTuple
 
-from rubrica.core.records import Message, Prompt, Query, Question, Wording
+from rubrica.core.programs import Question
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Query, Wording
 from rubrica.judges.hostile import NEUTRAL, one_line
 from rubrica.judges.hostile import quote as quote
 from rubrica.program.labels import allowed_labels as allowed_labels

@@ -2,7 +2,7 @@
 
 import random
 
-from rubrica.core.records import Prompt
+from rubrica.core.prompts import Prompt
 from rubrica.lab import language
 from rubrica.lab.domain import (
     AILMENTS,

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rubrica.core.config import Json
-from rubrica.core.records import Prompt
+from rubrica.core.prompts import Prompt
 from rubrica.core.run import write_json
 from rubrica.lab.calibrate import calibrate
 from rubrica.lab.echo import echo

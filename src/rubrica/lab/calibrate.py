@@ -11,7 +11,8 @@ from scipy.optimize import minimize_scalar
 
 from rubrica.core.agreement import agreement
 from rubrica.core.config import Json
-from rubrica.core.records import Label, Prompt, Query, Verdict
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Label, Query, Verdict
 from rubrica.core.run import write_json
 from rubrica.core.stats import wilson
 from rubrica.judges.local import CARD, LocalJudge

@@ -6,7 +6,7 @@ Without it a revision that keeps its draft would be written from memory, and wha
 import random
 
 from rubrica.core.config import content_hash
-from rubrica.core.records import Message, Prompt
+from rubrica.core.prompts import Message, Prompt
 from rubrica.lab.answers import any_answer
 from rubrica.lab.generator import KINDS, request
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from rubrica.core.attempt import Tags, parse
 from rubrica.core.ports import Generator
-from rubrica.core.records import Estimate, EvalResult, Malformed, Prompt, Response, Sampling
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Estimate, EvalResult, Malformed, Response, Sampling
 from rubrica.core.stats import cluster_interval
 from rubrica.lab.generator import PromptKind, prompts
 from rubrica.lab.language import SEEN_FAMILIES, UNSEEN_FAMILIES, Family

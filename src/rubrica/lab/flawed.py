@@ -4,7 +4,7 @@ import random
 from itertools import cycle
 
 from rubrica.core.data import Text
-from rubrica.core.records import Prompt
+from rubrica.core.prompts import Prompt
 from rubrica.lab.answers import any_answer
 from rubrica.lab.generator import PromptKind, make_prompt, willing_answer
 from rubrica.lab.language import Family

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from rubrica.core.config import content_hash
-from rubrica.core.records import Message, Prompt
+from rubrica.core.prompts import Message, Prompt
 from rubrica.lab import language
 from rubrica.lab.domain import Kind, Split, Substance, substances, world
 from rubrica.lab.language import SEEN_FAMILIES, Family, Intent

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rubrica.core.records import Label, Program, Prompt, Query, Question
+from rubrica.core.programs import Program, Question
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Label, Query
 from rubrica.judges.layout import Encoder, JudgeCard, lab_layout
 from rubrica.lab import truth
 from rubrica.lab.answers import any_answer

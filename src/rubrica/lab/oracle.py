@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import cache
 
 from rubrica.core.errors import UsageError
-from rubrica.core.records import Prompt
+from rubrica.core.prompts import Prompt
 from rubrica.lab import language
 from rubrica.lab.domain import (
     AILMENTS,

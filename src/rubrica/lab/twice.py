@@ -9,7 +9,8 @@ from functools import cache
 
 from rubrica.core.attempt import Tags, render
 from rubrica.core.config import read_yaml
-from rubrica.core.records import Label, Message, Prompt
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Label
 from rubrica.lab import truth
 from rubrica.lab.answers import any_answer
 from rubrica.lab.checkpoints import DEMO_RECIPE

@@ -17,17 +17,11 @@ from importlib import resources
 from typing import NamedTuple
 
 from rubrica.core.attempt import Tags
+from rubrica.core.base import Slug
 from rubrica.core.errors import TrainingError, UsageError
-from rubrica.core.records import (
-    Attempt,
-    Label,
-    Program,
-    Prompt,
-    Question,
-    Scorecard,
-    Slug,
-    Verdict,
-)
+from rubrica.core.programs import Program, Question
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Attempt, Label, Scorecard, Verdict
 from rubrica.program.labels import GRADES, is_constraint, merit
 from rubrica.program.program import questions
 from rubrica.program.reward import RewardConfig

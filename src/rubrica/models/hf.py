@@ -12,7 +12,8 @@ from rubrica.control import ChatTokenizer as Templated
 from rubrica.control import chat_control
 from rubrica.core.config import content_hash
 from rubrica.core.errors import ModelError, UsageError
-from rubrica.core.records import Prompt, Response, Sampling
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Response, Sampling
 from rubrica.models.decoding import Completion, Decoder, Pick, decode, greedy, sampler
 
 Template = Literal["chat", "plain"]

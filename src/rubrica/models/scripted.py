@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from rubrica.core.config import Json, content_hash
-from rubrica.core.records import Label, Outcome, Prompt, Query, Response, Sampling, Verdict
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Label, Outcome, Query, Response, Sampling, Verdict
 
 
 class ScriptedJudge:

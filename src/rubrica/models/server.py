@@ -10,7 +10,8 @@ from rubrica.chat import CallFailed, Chat, ChatOptions, Session
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.ports import Ask
-from rubrica.core.records import Message, Prompt, Response, Sampling
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Response, Sampling
 from rubrica.core.wire import ChatReply, ChatRequest
 
 _CONTINUE: dict[str, JsonValue] = {"continue_final_message": True, "add_generation_prompt": False}

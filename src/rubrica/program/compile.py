@@ -12,11 +12,11 @@ from itertools import count
 
 from pydantic import Field
 
+from rubrica.core.base import SLUG, Record
 from rubrica.core.config import Config, Json
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.ports import Ask, Drafter
-from rubrica.core.records import (
-    SLUG,
+from rubrica.core.programs import (
     Clause,
     Constitution,
     ConstitutionPrinciple,
@@ -25,7 +25,6 @@ from rubrica.core.records import (
     Program,
     Question,
     QuestionKind,
-    Record,
 )
 from rubrica.core.store import Store
 from rubrica.program.drafting import Drafts

@@ -5,9 +5,10 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from rubrica.core.base import Record
 from rubrica.core.config import Json, key_line, read_yaml, validate
 from rubrica.core.errors import DataError, UsageError, nearest
-from rubrica.core.records import Clause, Constitution, ConstitutionPrinciple, Record
+from rubrica.core.programs import Clause, Constitution, ConstitutionPrinciple
 
 _SUFFIX = "-constitution"
 

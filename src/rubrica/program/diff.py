@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from rubrica.core.base import Record
 from rubrica.core.config import Json
-from rubrica.core.records import Dimension, Op, Principle, Program, Question, Record
+from rubrica.core.programs import Dimension, Op, Principle, Program, Question
 from rubrica.program.program import question_hash, questions
 
 Part = Literal["added", "removed", "changed", "unchanged"]

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from rubrica.core.base import Record
 from rubrica.core.config import content_hash
 from rubrica.core.errors import ModelError
 from rubrica.core.ports import Ask, Drafter
-from rubrica.core.records import Record
 from rubrica.core.store import Store
 
 _KIND = "draft"

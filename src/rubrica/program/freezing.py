@@ -2,8 +2,9 @@
 
 import re
 
+from rubrica.core.base import Record, Slug
 from rubrica.core.config import content_hash, dump_yaml
-from rubrica.core.records import Constitution, Program, Record, Slug
+from rubrica.core.programs import Constitution, Program
 
 KEY = "frozen"
 """The block of a program's file that freezes it."""

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from fractions import Fraction
 
-from rubrica.core.records import Label, Question, QuestionKind, Scorecard, Verdict
+from rubrica.core.programs import Question, QuestionKind
+from rubrica.core.records import Label, Scorecard, Verdict
 from rubrica.program.bounds import HIGHEST, LOWEST
 
 GRADES: Mapping[Label, Fraction] = {

@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
+from rubrica.core.base import Record
 from rubrica.core.config import key_lines
-from rubrica.core.records import Constitution, Op, Part, Program, Question, Record
+from rubrica.core.programs import Constitution, Op, Part, Program, Question
 from rubrica.program.constitution import clauses
 from rubrica.program.labels import is_constraint
 from rubrica.program.program import dimensions, locations, problems, questions

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rubrica.core.records import Label, Op, Part, Program, Question
+from rubrica.core.programs import Op, Part, Program, Question
+from rubrica.core.records import Label
 from rubrica.program.bounds import (
     Bounds,
     Number,

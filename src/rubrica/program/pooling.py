@@ -8,7 +8,7 @@ defaults at every node:
     base        min(every capping principle, mean over the principles)
 
 A node of the program may name another op (:mod:`rubrica.program.bounds` has the equations). The paper leaves open
-what NA does; here each case is a field of :class:`~rubrica.core.records.Pooling` (``docs/decisions/na-policy.md``).
+what NA does; here each case is a field of :class:`~rubrica.core.programs.Pooling` (``docs/decisions/na-policy.md``).
 The veto of the ``rubrica`` preset is ours: a protected gate that is FALSE with enough certainty sets the total to -1.
 
 A missing answer is never guessed. Every node carries the lowest and the highest value that some answers to
@@ -25,21 +25,9 @@ from pydantic import Field
 
 from rubrica.core.config import Config
 from rubrica.core.instance import program_for
-from rubrica.core.records import (
-    DimensionScore,
-    Label,
-    Op,
-    Outcome,
-    Part,
-    Pooling,
-    PrincipleScore,
-    Program,
-    Prompt,
-    Question,
-    QuestionKind,
-    Scorecard,
-    Verdict,
-)
+from rubrica.core.programs import Op, Part, Pooling, Program, Question, QuestionKind
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import DimensionScore, Label, Outcome, PrincipleScore, Scorecard, Verdict
 from rubrica.program.bounds import (
     FAILED,
     HIGHEST,

@@ -8,17 +8,10 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
+from rubrica.core.base import Record
 from rubrica.core.config import Json, content_hash, key_line, read_yaml, validate
 from rubrica.core.errors import DataError, UsageError, nearest
-from rubrica.core.records import (
-    Constitution,
-    Dimension,
-    Principle,
-    Program,
-    Question,
-    QuestionKind,
-    Record,
-)
+from rubrica.core.programs import Constitution, Dimension, Principle, Program, Question, QuestionKind
 from rubrica.program.constitution import clauses, find, library_names, load_constitution
 from rubrica.program.freezing import KEY, Frozen, broken_by, constitution_hash, with_block
 from rubrica.program.rules import Loc, Problem, misuses

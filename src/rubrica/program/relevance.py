@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 
 from rubrica.core.config import content_hash
-from rubrica.core.records import Label, Part, Program, Question, QuestionKind, Verdict, When
+from rubrica.core.programs import Part, Program, Question, QuestionKind, When
+from rubrica.core.records import Label, Verdict
 
 PREFIX = "when."
 """Begins the id of every question about a prompt alone."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from rubrica.core.instance import PREFIX as INSTANCE
-from rubrica.core.records import Op, Part, Program, Question
+from rubrica.core.programs import Op, Part, Program, Question
 from rubrica.program.labels import is_constraint
 from rubrica.program.relevance import PREFIX as WHEN
 from rubrica.program.relevance import relevance_question, shared_asks

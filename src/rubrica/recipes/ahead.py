@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
 from rubrica.core.errors import BudgetError
-from rubrica.core.records import Prompt
+from rubrica.core.prompts import Prompt
 from rubrica.core.store import Closing
 from rubrica.judges.executor import Executor, text_hash
 

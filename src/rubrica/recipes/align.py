@@ -10,7 +10,7 @@ from pathlib import Path
 from rubrica.core.data import load_prompts
 from rubrica.core.errors import UsageError
 from rubrica.core.instance import program_for
-from rubrica.core.records import Prompt
+from rubrica.core.prompts import Prompt
 from rubrica.core.run import Run, Stage, disk_errors, write_json
 from rubrica.judges.budget import Purse
 from rubrica.judges.factory import make_judge

@@ -10,21 +10,12 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
+from rubrica.core.base import Record, Slug
 from rubrica.core.data import Text
 from rubrica.core.instance import program_for
 from rubrica.core.ports import Judge
-from rubrica.core.records import (
-    Estimate,
-    Label,
-    Program,
-    Query,
-    Question,
-    Record,
-    Scorecard,
-    Slug,
-    Usage,
-    Verdict,
-)
+from rubrica.core.programs import Program, Question
+from rubrica.core.records import Estimate, Label, Query, Scorecard, Usage, Verdict
 from rubrica.core.stats import clustered_wilson
 from rubrica.core.store import Store
 from rubrica.judges.attacks import CONTROLS, Attack, apply, attacks, controls, ideal, replaces

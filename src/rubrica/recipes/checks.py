@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rubrica.core.errors import UsageError
-from rubrica.core.records import Program
+from rubrica.core.programs import Program
 from rubrica.judges.factory import JudgeConfig, check_priced, check_spec, check_vouched
 from rubrica.methods.qa_lign import missing_phrases
 from rubrica.program.program import load_program

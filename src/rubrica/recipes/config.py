@@ -9,8 +9,9 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from rubrica.core.attempt import Tags
+from rubrica.core.base import NonEmpty, Slug
 from rubrica.core.config import Config, Json
-from rubrica.core.records import NonEmpty, Sampling, Slug
+from rubrica.core.records import Sampling
 from rubrica.judges.budget import Budget
 from rubrica.judges.factory import JudgeConfig, judge_identity
 from rubrica.program.reward import RewardConfig

@@ -7,7 +7,9 @@ from pathlib import Path
 from rubrica.core.data import Text
 from rubrica.core.errors import UsageError
 from rubrica.core.ports import Judge
-from rubrica.core.records import EvalResult, Program, Prompt
+from rubrica.core.programs import Program
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import EvalResult
 from rubrica.core.run import Run
 from rubrica.judges.budget import Purse
 from rubrica.judges.factory import JudgeConfig, make_judge

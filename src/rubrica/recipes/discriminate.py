@@ -15,8 +15,10 @@ from typing import Literal
 
 import numpy as np
 
+from rubrica.core.base import Record
 from rubrica.core.ports import Judge
-from rubrica.core.records import Estimate, Label, Program, Question, QuestionKind, Record, Scorecard, Usage
+from rubrica.core.programs import Program, Question, QuestionKind
+from rubrica.core.records import Estimate, Label, Scorecard, Usage
 from rubrica.core.stats import cluster_interval, mean_interval, wilson
 from rubrica.core.store import Store
 from rubrica.judges.executor import text_hash

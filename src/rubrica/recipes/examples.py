@@ -10,19 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from rubrica.core.attempt import Tags, parse, render
+from rubrica.core.base import Record
 from rubrica.core.errors import JudgeError, ModelError, UsageError
 from rubrica.core.instance import program_for
 from rubrica.core.ports import Completer, Generator, Judge
-from rubrica.core.records import (
-    Program,
-    Prompt,
-    Query,
-    Record,
-    Response,
-    Sampling,
-    Scorecard,
-    ThinkExample,
-)
+from rubrica.core.programs import Program
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Query, Response, Sampling, Scorecard, ThinkExample
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor, card_id
 from rubrica.judges.template import fence_marker, quote, transcript

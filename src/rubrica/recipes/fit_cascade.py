@@ -6,7 +6,8 @@ from typing import NamedTuple
 from rubrica.core.config import content_hash
 from rubrica.core.errors import UsageError
 from rubrica.core.ports import Judge
-from rubrica.core.records import Estimate, Label, Program, Query, Question, QuestionKind, Verdict
+from rubrica.core.programs import Program, Question, QuestionKind
+from rubrica.core.records import Estimate, Label, Query, Verdict
 from rubrica.core.stats import wilson
 from rubrica.core.store import Store
 from rubrica.judges.asking import PATIENCE, Asker

@@ -7,7 +7,8 @@ rough: texts are taken at their longest, words at four characters a token.
 """
 
 from rubrica.core.config import Config
-from rubrica.core.records import Price, Program
+from rubrica.core.programs import Program
+from rubrica.core.records import Price
 from rubrica.judges.factory import parts
 from rubrica.program.program import questions
 from rubrica.program.relevance import relevance_questions

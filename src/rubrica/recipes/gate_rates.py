@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from rubrica.core.agreement import rogan_gladen
-from rubrica.core.records import Estimate, Label, Program, Question, Record, Scorecard, Slug, Unmeasured
+from rubrica.core.base import Record, Slug
+from rubrica.core.programs import Program, Question
+from rubrica.core.records import Estimate, Label, Scorecard, Unmeasured
 from rubrica.core.stats import wilson
 from rubrica.judges.passport import Passport
 from rubrica.program.labels import verdicts_of

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from rubrica.core.attempt import parse
+from rubrica.core.programs import Question
+from rubrica.core.prompts import Prompt
 from rubrica.core.records import (
     Attempt,
     Label,
     Malformed,
     Outcome,
-    Prompt,
-    Question,
     Response,
     Rollout,
     Sampling,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rubrica.checkpoint import checkpoint_folder
 from rubrica.core.errors import DataError
-from rubrica.core.records import Prompt
+from rubrica.core.prompts import Prompt
 from rubrica.judges.factory import JudgeConfig, local_of
 from rubrica.recipes.config import Grpo, Recipe, ThinkSft
 from rubrica.recipes.context import Surroundings

@@ -17,7 +17,7 @@ from rubrica.control import ControlTokens, chat_control
 from rubrica.core.attempt import Tags, parse, render
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.ports import Generator
-from rubrica.core.records import Prompt
+from rubrica.core.prompts import Prompt
 from rubrica.core.run import Stage
 from rubrica.models.hf import HFGenerator
 from rubrica.recipes.config import ModelSource

@@ -15,7 +15,8 @@ from pydantic import Field
 from rubrica.core.config import Config, content_hash
 from rubrica.core.data import Text
 from rubrica.core.ports import Judge, Rewordable
-from rubrica.core.records import Label, Program, Query, Question, QuestionKind, Unmeasured, Verdict, Wording
+from rubrica.core.programs import Program, Question, QuestionKind
+from rubrica.core.records import Label, Query, Unmeasured, Verdict, Wording
 from rubrica.core.run import versions
 from rubrica.core.store import Store
 from rubrica.judges import reliability

@@ -8,7 +8,8 @@ from rubrica.core.config import Json, content_hash
 from rubrica.core.data import Rating, Text, load_labels, load_texts
 from rubrica.core.errors import DataError, UsageError, nearest
 from rubrica.core.ports import Judge
-from rubrica.core.records import Label, Program, Query, Question
+from rubrica.core.programs import Program, Question
+from rubrica.core.records import Label, Query
 from rubrica.judges.executor import text_hash
 from rubrica.judges.reliability import majority
 from rubrica.program.labels import allowed_labels

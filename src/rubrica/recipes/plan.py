@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rubrica.core.data import Text
 from rubrica.core.ports import Judge
-from rubrica.core.records import Program
+from rubrica.core.programs import Program
 from rubrica.core.store import Store
 from rubrica.judges.budget import TEMPLATE_LETTERS
 from rubrica.judges.executor import Executor, Plan

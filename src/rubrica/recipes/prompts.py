@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rubrica.core.errors import DataError, UsageError
-from rubrica.core.records import Prompt
+from rubrica.core.prompts import Prompt
 from rubrica.recipes.config import Grpo, LabPrompts, PromptSource, Recipe, ThinkSft
 
 LoadPrompts = Callable[[str], Sequence[Prompt]]

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from rubrica.core.records import Estimate, Record
+from rubrica.core.base import Record
+from rubrica.core.records import Estimate
 from rubrica.core.stats import cluster_interval, mean_interval, wilson
 
 EPSILON = 1e-4

@@ -9,7 +9,9 @@ from rubrica.core.config import Config
 from rubrica.core.errors import JudgeError, UsageError
 from rubrica.core.instance import program_for
 from rubrica.core.ports import Judge
-from rubrica.core.records import Expense, Outcome, Price, Program, Prompt, Query
+from rubrica.core.programs import Program
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Expense, Outcome, Price, Query
 from rubrica.core.run import Run
 from rubrica.core.store import Store
 from rubrica.judges.factory import JudgeConfig, make_judge

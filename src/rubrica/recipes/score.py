@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from rubrica.core.base import Record
 from rubrica.core.config import Config, dump_yaml, load_config
 from rubrica.core.data import Skipped, Text, holds_pairs, load_pairs, load_texts
 from rubrica.core.errors import DataError, StorageError, UsageError, nearest
 from rubrica.core.ports import Judge
-from rubrica.core.records import Estimate, Preference, Program, Prompt, Record, Scorecard, Usage
+from rubrica.core.programs import Program
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Estimate, Preference, Scorecard, Usage
 from rubrica.core.run import write_atomic, write_jsonl
 from rubrica.core.stats import mean_interval, wilson
 from rubrica.core.store import Store

@@ -12,18 +12,9 @@ from rubrica.core.attempt import Tags, parse
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import Interrupted, JudgeError
 from rubrica.core.ports import Judge
-from rubrica.core.records import (
-    Attempt,
-    Message,
-    Outcome,
-    Program,
-    Prompt,
-    Query,
-    Question,
-    QuestionKind,
-    Scorecard,
-    Usage,
-)
+from rubrica.core.programs import Program, Question, QuestionKind
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Attempt, Outcome, Query, Scorecard, Usage
 from rubrica.core.scoring import Part, ScoredItem, ScoreItem, TextScore
 from rubrica.core.store import Closing, Store
 from rubrica.judges.budget import Budget, Purse

@@ -3,7 +3,8 @@
 import time
 
 from rubrica.core.account import total_usage
-from rubrica.core.records import Record, Usage
+from rubrica.core.base import Record
+from rubrica.core.records import Usage
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from rubrica.core.data import Text
 from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import Judge
-from rubrica.core.records import EvalResult, Prompt
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import EvalResult
 from rubrica.recipes.context import Context, Surroundings
 
 LAB_PROMPTS = 2000

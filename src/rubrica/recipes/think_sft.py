@@ -8,7 +8,8 @@ from functools import partial
 from rubrica.core.attempt import parse, render
 from rubrica.core.errors import JudgeError, RubricaError, TrainingError
 from rubrica.core.ports import Completer, Generator
-from rubrica.core.records import Prompt, Response, ThinkExample
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Response, ThinkExample
 from rubrica.core.run import Stage
 from rubrica.judges.executor import Executor
 from rubrica.methods.qa_lign import NO_TOTAL, NOTHING_TO_MEND, Weakness, templated_reflection

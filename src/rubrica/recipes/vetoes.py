@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from math import prod
 
 from rubrica.core.ports import Judge
-from rubrica.core.records import Label, Program, Prompt, Query, Scorecard, Verdict
+from rubrica.core.programs import Program
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Label, Query, Scorecard, Verdict
 from rubrica.core.store import Store
 from rubrica.program.program import questions
 from rubrica.recipes.reference import ask_reference

@@ -13,21 +13,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from rubrica.core.base import Record
 from rubrica.core.config import Config, apply_overrides, read_yaml, validate
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.instance import program_for
-from rubrica.core.records import (
-    Outcome,
-    Pooling,
-    Program,
-    Prompt,
-    Question,
-    Record,
-    Rollout,
-    Scorecard,
-    Verdict,
-    VetoThresholds,
-)
+from rubrica.core.programs import Pooling, Program, Question
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Outcome, Rollout, Scorecard, Verdict, VetoThresholds
 from rubrica.core.store import Store
 from rubrica.judges.executor import VETO, text_hash, verdict_key
 from rubrica.program.labels import verdicts_of

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.ports import Generator
-from rubrica.core.records import Message, Prompt, Sampling
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Sampling
 from rubrica.judges.factory import JudgeConfig, Server, local_of, server_of
 
 if TYPE_CHECKING:

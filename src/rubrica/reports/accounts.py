@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rubrica.core.account import CACHED, IRRELEVANT, SKIPPED, is_call, paid
-from rubrica.core.records import Estimate, Expense, Outcome, QuestionKind, Scorecard, Usage
+from rubrica.core.programs import QuestionKind
+from rubrica.core.records import Estimate, Expense, Outcome, Scorecard, Usage
 from rubrica.reports.examples import kind_of
 from rubrica.reports.metrics import thin
 from rubrica.reports.plots import lines

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rubrica.core.instance import program_for
-from rubrica.core.records import Prompt, Rollout, Scorecard
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Rollout, Scorecard
 from rubrica.reports.run_data import RunData
 from rubrica.reports.waterfall import PrincipleRow, Step, ladder, reward_ladder, tree
 

@@ -12,7 +12,9 @@ from typing import Self
 from rubrica.core.account import prices_of
 from rubrica.core.config import Json, read_yaml, validate
 from rubrica.core.errors import DataError
-from rubrica.core.records import Estimate, EvalResult, Program, Prompt, Rollout, Scorecard, ThinkExample
+from rubrica.core.programs import Program
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Estimate, EvalResult, Rollout, Scorecard, ThinkExample
 from rubrica.core.run import MetricRow, Run
 
 Point = tuple[float, float]

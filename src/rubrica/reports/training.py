@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from rubrica.core.records import QuestionKind
+from rubrica.core.programs import QuestionKind
 from rubrica.reports.metrics import LONGEST, mean_over, quarters, spans, thin
 from rubrica.reports.plots import SERIES, heat_map, lines
 from rubrica.reports.run_data import Point, RunData, StageData

@@ -8,19 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from rubrica.core.records import (
-    Dimension,
-    DimensionScore,
-    Op,
-    Outcome,
-    Principle,
-    PrincipleScore,
-    Program,
-    Question,
-    Rollout,
-    Scorecard,
-    Verdict,
-)
+from rubrica.core.programs import Dimension, Op, Principle, Program, Question
+from rubrica.core.records import DimensionScore, Outcome, PrincipleScore, Rollout, Scorecard, Verdict
 from rubrica.core.traits import traits
 
 StepKind = Literal["part", "sum", "missing"]

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from rubrica.core.errors import UsageError
-from rubrica.core.records import Message
+from rubrica.core.prompts import Message
 from rubrica.core.scoring import Mode, ScoredItem, ScoreItem
 
 _MESSAGES = TypeAdapter(tuple[Message, ...])
