@@ -28,8 +28,9 @@ from rubrica.core.records import (
     Verdict,
 )
 from rubrica.core.run import Run, Stage, write_json
-from rubrica.program.pooling import Veto, pool
+from rubrica.program.pooling import pool
 from rubrica.program.reward import RewardConfig
+from rubrica.program.valuation import Veto
 
 STEPS = 40
 HOSTILE = "<script>window.pwned = 1</script><img src=x onerror='window.pwned=2'>{{ 7 * 7 }}{% raw %}</details></div>"

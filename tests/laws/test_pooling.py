@@ -40,8 +40,10 @@ from rubrica.program.bounds import (
     min_bounds,
     weighted_bounds,
 )
-from rubrica.program.pooling import Veto, pool, settled, total_bounds, undecided
+from rubrica.program.pooling import pool, settled, total_bounds
 from rubrica.program.relevance import relevance_questions
+from rubrica.program.undecided import undecided
+from rubrica.program.valuation import Veto
 
 THOROUGH = settings(max_examples=100, deadline=None)
 

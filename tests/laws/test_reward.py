@@ -21,8 +21,9 @@ from naive_pooling import (
 )
 from rubrica.core.errors import TrainingError
 from rubrica.core.records import Malformed, Scorecard
-from rubrica.program.pooling import Veto, pool
+from rubrica.program.pooling import pool
 from rubrica.program.reward import PRESETS, RewardConfig
+from rubrica.program.valuation import Veto
 
 QA_LIGN = RewardConfig(preset="qa-lign")
 RUBRICA = RewardConfig()

@@ -14,8 +14,9 @@ from rubrica.core.programs import Program, When
 from rubrica.core.prompts import Message, Prompt, PromptQuestion
 from rubrica.program.diff import diff_programs
 from rubrica.program.lint import lint
-from rubrica.program.pooling import pool, undecided
+from rubrica.program.pooling import pool
 from rubrica.program.program import load_program, parse_program, program_hash
+from rubrica.program.undecided import undecided
 from rubrica.reports.waterfall import ladder, tree
 
 FILE = """\

@@ -25,12 +25,13 @@ from rubrica.core.programs import When
 from rubrica.core.prompts import Message, Prompt, PromptQuestion
 from rubrica.core.records import Label, Outcome, Scorecard, Verdict
 from rubrica.core.store import Store
-from rubrica.judges.executor import Executor, card_id, text_hash, verdict_key
+from rubrica.judges.executor import Executor
+from rubrica.judges.keys import card_id, text_hash, verdict_key
 from rubrica.models.scripted import ScriptedJudge
-from rubrica.program.pooling import undecided
 from rubrica.program.program import question_hash
 from rubrica.program.relevance import relevance_questions
 from rubrica.program.reward import RewardConfig
+from rubrica.program.undecided import undecided
 
 RUBRICA, QA_LIGN = RewardConfig(), RewardConfig(preset="qa-lign")
 

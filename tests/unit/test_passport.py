@@ -17,7 +17,7 @@ from rubrica.core.stats import wilson
 from rubrica.core.store import Store
 from rubrica.judges.asking import query_key
 from rubrica.judges.attacks import apply, attacks, controls, replaces
-from rubrica.judges.executor import text_hash, verdict_key
+from rubrica.judges.keys import text_hash, verdict_key
 from rubrica.judges.passport import Floor, read_passport, stale, unmet, vouch
 from rubrica.judges.perturb import FRAMES, IDLE, doublings, framed, padded
 from rubrica.judges.reliability import majority

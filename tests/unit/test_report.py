@@ -22,8 +22,9 @@ from rubrica.cli import main
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.records import Estimate, EvalResult, Label, PrincipleScore, Scorecard
 from rubrica.core.run import MetricRow, Run
-from rubrica.program.pooling import Veto, pool
+from rubrica.program.pooling import pool
 from rubrica.program.reward import RewardConfig
+from rubrica.program.valuation import Veto
 from rubrica.reports import before_after_table, render_report, write_report
 from rubrica.reports.accounts import costs, question_costs, think_examples, trust
 from rubrica.reports.evaluation import suites

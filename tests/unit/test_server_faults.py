@@ -28,7 +28,8 @@ from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Label, Outcome, Verdict
 from rubrica.core.store import Store
 from rubrica.judges.budget import Budget, Purse
-from rubrica.judges.executor import Executor, text_hash, verdict_key
+from rubrica.judges.executor import Executor
+from rubrica.judges.keys import text_hash, verdict_key
 from rubrica.judges.server import ServerJudge
 from rubrica.program.program import question_hash
 from rubrica.program.reward import RewardConfig

@@ -11,7 +11,7 @@ from rubrica.core.ports import Closable, Judge
 from rubrica.core.records import Outcome, Query, Usage, Verdict, Wording
 from rubrica.core.store import Store
 from rubrica.judges.decision import offered
-from rubrica.judges.executor import text_hash, verdict_key
+from rubrica.judges.keys import text_hash, verdict_key
 from rubrica.judges.template import WORDINGS_HASH
 from rubrica.program.program import question_hash
 

@@ -21,7 +21,7 @@ from rubrica.core.ports import Judge
 from rubrica.core.programs import Question, QuestionKind
 from rubrica.core.records import Estimate, Query, Verdict, Wording
 from rubrica.core.store import Store
-from rubrica.judges.executor import text_hash, verdict_key
+from rubrica.judges.keys import text_hash, verdict_key
 from rubrica.judges.relay import Answers, Relay
 from rubrica.program.program import question_hash
 

@@ -1,9 +1,9 @@
 """Ask a judge as little as gives the same reward, and lose nothing that was answered.
 
-What is asked about the prompt alone comes first, then gates; grades follow only where :func:`rubrica.program.pooling.undecided` says that they can still
-change the total. Identical texts and questions are asked once, texts of one prompt stand next to each other
-with the question last (so that a local judge or a server can share the prefix), and every verdict goes into
-the store as it arrives. The totals equal those of asking everything.
+What is asked about the prompt alone comes first, then gates; grades follow only where
+:func:`rubrica.program.undecided.undecided` says that they can still change the total. Identical texts and questions
+are asked once, texts of one prompt stand next to each other with the question last (so that a local judge or a server
+can share the prefix), and every verdict goes into the store as it arrives. The totals equal those of asking everything.
 """
 
 import copy
@@ -15,7 +15,6 @@ from threading import Event
 from typing import NamedTuple
 
 from rubrica.core.account import CACHED, IRRELEVANT, SKIPPED, total_usage
-from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import JudgeError
 from rubrica.core.instance import program_for
 from rubrica.core.ports import Closable, Judge
@@ -24,40 +23,16 @@ from rubrica.core.prompts import Prompt
 from rubrica.core.records import Expense, Outcome, Query, Scorecard, Usage, Verdict, VetoThresholds
 from rubrica.core.store import Store
 from rubrica.judges.decision import offered
+from rubrica.judges.keys import VETO, card_id, item_id, text_hash, verdict_key
 from rubrica.program.labels import is_constraint, label_of
-from rubrica.program.plan import plan_of
-from rubrica.program.pooling import irrelevant, pool, undecided
+from rubrica.program.pooling import pool
 from rubrica.program.program import question_hash, questions
 from rubrica.program.relevance import relevance_questions
 from rubrica.program.reward import RewardConfig
+from rubrica.program.undecided import irrelevant, undecided
 
-VETO = "veto"
-"""Kind under which the veto thresholds of a judge lie in the store, by its fingerprint."""
 Progress = Callable[[int, int], None]
 _BROKEN = {Outcome.FAILED, Outcome.UNPARSEABLE, Outcome.SKIPPED}
-
-
-def card_id(prompt: Prompt, text: str, program: Program, judge: str) -> str:
-    """Return the id under which the scorecard of ``text`` by the judge with this fingerprint is stored."""
-    return content_hash([text_hash(prompt, text), plan_of(program).hash, judge, *_own(prompt, program)])
-
-
-def _own(prompt: Prompt, program: Program) -> list[Json]:
-    """What two prompts of the same words may have of their own that makes another scorecard."""
-    asked: list[Json] = [question.model_dump(mode="json") for question in prompt.questions]
-    tags: list[Json] = [prompt.tags.get(name, "") for name in plan_of(program).tags]
-    return [asked, tags] if asked or tags else []
-
-
-def text_hash(prompt: Prompt, text: str) -> str:
-    """Return the content hash of a text in answer to the prompt's messages."""
-    messages: Json = [[m.role, m.content] for m in prompt.messages]
-    return content_hash([messages, text], length=32)
-
-
-def verdict_key(judge: str, question: str, text: str) -> str:
-    """Return the key of a verdict from the judge's fingerprint, ``question_hash`` and :func:`text_hash`."""
-    return content_hash([judge, question, text], length=32)
 
 
 @dataclass
@@ -216,7 +191,7 @@ class Executor:
     def _texts(self, items: Sequence[tuple[Prompt, str]]) -> tuple[list[str], dict[str, _Text]]:
         """Return an id for each item, and the distinct texts by id."""
         items = [(prompt, text.encode("utf-8", "replace").decode()) for prompt, text in items]
-        ids = [content_hash([text_hash(p, t), *_own(p, self._program)], length=32) for p, t in items]
+        ids = [item_id(p, t, self._program) for p, t in items]
         return ids, self._distinct(items, ids)
 
     def _distinct(self, items: Sequence[tuple[Prompt, str]], ids: Sequence[str]) -> dict[str, _Text]:

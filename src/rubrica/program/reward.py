@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from rubrica.core.config import Config
 from rubrica.core.errors import TrainingError
 from rubrica.core.records import Malformed, Scorecard
-from rubrica.program.pooling import Veto
+from rubrica.program.valuation import Veto
 
 PresetName = Literal["rubrica", "qa-lign"]
 

@@ -9,7 +9,8 @@ from contextlib import suppress
 from rubrica.core.errors import BudgetError
 from rubrica.core.prompts import Prompt
 from rubrica.core.store import Closing
-from rubrica.judges.executor import Executor, text_hash
+from rubrica.judges.executor import Executor
+from rubrica.judges.keys import text_hash
 
 Item = tuple[Prompt, str]
 

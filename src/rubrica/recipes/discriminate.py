@@ -21,7 +21,7 @@ from rubrica.core.programs import Program, Question, QuestionKind
 from rubrica.core.records import Estimate, Label, Scorecard, Usage
 from rubrica.core.stats import cluster_interval, mean_interval, wilson
 from rubrica.core.store import Store
-from rubrica.judges.executor import text_hash
+from rubrica.judges.keys import text_hash
 from rubrica.program.labels import merit
 from rubrica.program.program import program_hash, questions
 from rubrica.program.reward import RewardConfig

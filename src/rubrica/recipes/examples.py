@@ -18,7 +18,8 @@ from rubrica.core.programs import Program
 from rubrica.core.prompts import Prompt
 from rubrica.core.records import Query, Response, Sampling, Scorecard, ThinkExample
 from rubrica.core.store import Store
-from rubrica.judges.executor import Executor, card_id
+from rubrica.judges.executor import Executor
+from rubrica.judges.keys import card_id
 from rubrica.judges.template import fence_marker, quote, transcript
 from rubrica.methods.qa_lign import (
     NO_TOTAL,

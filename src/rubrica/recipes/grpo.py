@@ -24,8 +24,9 @@ from rubrica.core.records import (
     Usage,
 )
 from rubrica.core.run import Stage
-from rubrica.judges.executor import Executor, card_id
+from rubrica.judges.executor import Executor
 from rubrica.judges.factory import JudgeConfig, is_remote
+from rubrica.judges.keys import card_id
 from rubrica.methods.qa_lign import Scored, completion_rewards, texts_to_judge
 from rubrica.models.decoding import Decoder, decode, sampler
 from rubrica.program.labels import is_constraint

@@ -10,7 +10,7 @@ from rubrica.core.errors import DataError, UsageError, nearest
 from rubrica.core.ports import Judge
 from rubrica.core.programs import Program, Question
 from rubrica.core.records import Label, Query
-from rubrica.judges.executor import text_hash
+from rubrica.judges.keys import text_hash
 from rubrica.judges.reliability import majority
 from rubrica.program.labels import allowed_labels
 from rubrica.program.program import questions

@@ -21,12 +21,13 @@ from rubrica.core.programs import Pooling, Program, Question
 from rubrica.core.prompts import Prompt
 from rubrica.core.records import Outcome, Rollout, Scorecard, Verdict, VetoThresholds
 from rubrica.core.store import Store
-from rubrica.judges.executor import VETO, text_hash, verdict_key
+from rubrica.judges.keys import VETO, text_hash, verdict_key
 from rubrica.program.labels import verdicts_of
-from rubrica.program.pooling import Veto, pool
+from rubrica.program.pooling import pool
 from rubrica.program.program import program_hash, question_hash, questions
 from rubrica.program.relevance import relevance_questions
 from rubrica.program.reward import RewardConfig
+from rubrica.program.valuation import Veto
 from rubrica.recipes.ranking import Change, Item, Preferred, Ranking, change, prefer, rank
 from rubrica.recipes.score import CARDS, PROGRAM, read_cards, read_scoring
 
