@@ -1,0 +1,1 @@
+"""Loss functions of preference and reward learning; torch alone."""
