@@ -38,7 +38,9 @@ def attack(
             "--judge", help="lab, lab-oracle, local:PATH, openai:MODEL@URL, or a YAML file with options."
         ),
     ],
-    program: Annotated[str, typer.Option("--program", help="A library name (hhh, lab) or a YAML file.")],
+    program: Annotated[
+        str, typer.Option("--program", help="A library name (hhh, lab, ratings) or a YAML file.")
+    ],
     source: Annotated[
         str,
         typer.Option(

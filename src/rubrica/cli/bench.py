@@ -171,7 +171,9 @@ def modes(
             "compared; several, each as it is: all with the first.",
         ),
     ],
-    program: Annotated[str, typer.Option("--program", help="A library name (hhh, lab) or a YAML file.")],
+    program: Annotated[
+        str, typer.Option("--program", help="A library name (hhh, lab, ratings) or a YAML file.")
+    ],
     source: Annotated[
         Path,
         typer.Option("--input", metavar="FILE", help="Rows with prompt and response, or chosen/rejected."),

@@ -31,7 +31,7 @@ _COLOURS: "dict[Finding, str]" = {
 
 def discriminate(
     program: Annotated[
-        str, typer.Argument(metavar="PROGRAM", help="A library name (hhh, lab) or a YAML file.")
+        str, typer.Argument(metavar="PROGRAM", help="A library name (hhh, lab, ratings) or a YAML file.")
     ],
     judge: Annotated[
         str,

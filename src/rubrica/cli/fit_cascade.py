@@ -13,7 +13,9 @@ def fit_cascade(
         str, typer.Option("--cheap", metavar="JUDGE", help="Answers first; gives probabilities.")
     ],
     expensive: Annotated[str, typer.Option("--expensive", metavar="JUDGE", help="Asked where it is unsure.")],
-    program: Annotated[str, typer.Option("--program", help="A library name (hhh, lab) or a YAML file.")],
+    program: Annotated[
+        str, typer.Option("--program", help="A library name (hhh, lab, ratings) or a YAML file.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="thresholds.json to write.")],
     source: Annotated[
         Path | None, typer.Option("--input", metavar="FILE", help="Rows with prompt and response.")

@@ -88,7 +88,9 @@ def check(
             "--judge", help="lab, lab-oracle, local:PATH, openai:MODEL@URL, or a YAML file with options."
         ),
     ],
-    program: Annotated[str, typer.Option("--program", help="A library name (hhh, lab) or a YAML file.")],
+    program: Annotated[
+        str, typer.Option("--program", help="A library name (hhh, lab, ratings) or a YAML file.")
+    ],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Store and passport.json; goes on from there.")
     ],

@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 app.command(cls=Command)(discriminate)
 ProgramArg = Annotated[
-    str, typer.Argument(metavar="PROGRAM", help="A library name (hhh, lab) or a YAML file.")
+    str, typer.Argument(metavar="PROGRAM", help="A library name (hhh, lab, ratings) or a YAML file.")
 ]
 
 _COLOURS: Final = {"error": "red", "warning": "yellow", "info": "dim"}
@@ -210,7 +210,7 @@ def freeze(
 @app.command(name="compile", cls=Command)
 def compile_(
     constitution: Annotated[
-        str, typer.Argument(metavar="CONSTITUTION", help="A library name (hhh, lab) or a YAML file.")
+        str, typer.Argument(metavar="CONSTITUTION", help="A library name (hhh, lab, ratings) or a YAML file.")
     ],
     judge: Annotated[
         str,

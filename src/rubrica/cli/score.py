@@ -49,7 +49,7 @@ PassportFlag = Annotated[
 
 def score(
     program: Annotated[
-        str | None, typer.Option("--program", help="A library name (hhh, lab) or a YAML file.")
+        str | None, typer.Option("--program", help="A library name (hhh, lab, ratings) or a YAML file.")
     ] = None,
     judge: Annotated[
         str | None,

@@ -26,7 +26,9 @@ Grace = Annotated[float, typer.Option("--grace", min=0.0, help="Seconds to finis
 
 
 def serve(
-    program: Annotated[str, typer.Option("--program", help="A library name (hhh, lab) or a YAML file.")],
+    program: Annotated[
+        str, typer.Option("--program", help="A library name (hhh, lab, ratings) or a YAML file.")
+    ],
     judge: Annotated[
         str,
         typer.Option(
