@@ -59,10 +59,28 @@ def test_ways_through_a_server_are_counted(fake_server):
     seen = []
     label, reason = compare_ways(ways, QUERIES, lambda *told: seen.append(told))
     assert (label.name, label.questions, label.unanswered, label.calls) == ("label", 6, 0, 6)
-    assert label.agreement is None and reason.calls == 6
+    assert label.agreements == {} and reason.calls == 6
     assert reason.completion_tokens == 6 and reason.prompt_tokens == 66
-    assert reason.agreement.equal.value == pytest.approx(4 / 6)
+    assert reason.agreements["label"].equal.value == pytest.approx(4 / 6)
     assert seen[0] == ("label", 1, 6) and seen[-1] == ("reason", 6, 6)
+
+
+def test_every_way_is_compared_with_all_earlier_ones(fake_server):
+    said = {"one": "aaa", "two": "aab", "three": "abb"}  # of which texts each says TRUE: T T T, T T F, T F F
+
+    def answer(body):
+        text = next(t for t in "abc" if f"> {t}" in body["messages"][1]["content"])
+        label = "TRUE" if said[body["model"]]["abc".index(text)] == "a" else "FALSE"
+        return completion(label, {label: 1.0})
+
+    fake_server.answer = answer
+    ways = {name: lambda name=name: ServerJudge(name, fake_server.url, secret="s") for name in said}
+    equal = {
+        (way.name, earlier): found.equal.value
+        for way in compare_ways(ways, QUERIES)
+        for earlier, found in way.agreements.items()
+    }
+    assert equal == pytest.approx({("two", "one"): 2 / 3, ("three", "one"): 1 / 3, ("three", "two"): 2 / 3})
 
 
 def test_the_same_way_twice_is_no_comparison(fake_server):
@@ -98,9 +116,10 @@ def test_bench_modes_of_one_local_judge(place, capsys):
     assert (label["name"], label["questions"], label["completion_tokens"]) == ("label", 9, 0)
     assert 9 <= reason["completion_tokens"] <= 45 and reason["prompt_tokens"] > label["prompt_tokens"]
     assert label["calls"] < reason["calls"] <= 1 + 5 + 9
-    assert reason["agreement"]["equal"]["n"] == 9
+    assert reason["agreements"]["label"]["equal"]["n"] == 9
     code, out, _ = run(place, capsys)
-    assert code == 0 and "4 texts, 3 questions each" in out and "against label:" in out
+    assert code == 0 and "4 texts, 3 questions each" in out
+    assert "against label:" in out and "with label: same label" in out
 
 
 def test_bench_modes_of_two_judges_and_of_wrong_ones(place, capsys):

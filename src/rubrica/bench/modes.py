@@ -1,4 +1,4 @@
-"""What ways of asking the same questions cost, and how far their answers agree with those of the first way."""
+"""What ways of asking the same questions cost, and how far their answers agree with each other."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,8 +54,8 @@ class Way(Record):
     completion_tokens: int
     seconds: float
     """From the first question to the last answer; loading a model is left out."""
-    agreement: Agreement | None
-    """With the first way, over the questions that both answer; None for the first, and where there are none."""
+    agreements: dict[str, Agreement | None]
+    """With every earlier way, by its name, over the questions that both answer; None where there are none."""
 
 
 def compare_ways(
@@ -69,7 +69,7 @@ def compare_ways(
     if not queries:
         raise UsageError("bench modes: no questions; give at least one text")
     found: list[Way] = []
-    first: list[Verdict] = []
+    answers: dict[str, list[Verdict]] = {}
     for name, make in ways.items():
         judge = make()
         if twin := next((way.name for way in found if way.judge == judge.fingerprint), None):
@@ -79,7 +79,6 @@ def compare_ways(
         before, start = _calls(judge), time.perf_counter()
         verdicts = _answers(judge, queries, partial(progress, name))
         seconds, after = time.perf_counter() - start, _calls(judge)
-        first = first or verdicts
         found.append(
             Way(
                 name=name,
@@ -90,9 +89,12 @@ def compare_ways(
                 prompt_tokens=sum(verdict.prompt_tokens for verdict in verdicts),
                 completion_tokens=sum(verdict.completion_tokens for verdict in verdicts),
                 seconds=seconds,
-                agreement=agreement_of(queries, first, verdicts) if found else None,
+                agreements={
+                    earlier: agreement_of(queries, given, verdicts) for earlier, given in answers.items()
+                },
             )
         )
+        answers[name] = verdicts
     return found
 
 

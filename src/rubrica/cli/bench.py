@@ -12,7 +12,7 @@ from rubrica.core.errors import UsageError, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rubrica.bench.modes import Way
+    from rubrica.bench.modes import Agreement, Way
     from rubrica.core.ports import Judge
 
 app = typer.Typer(help="Benchmarks: ratios within one run.", no_args_is_help=True, rich_markup_mode=None)
@@ -168,7 +168,7 @@ def modes(
         typer.Option(
             "--judge",
             help="local:PATH, openai:MODEL@URL, or a YAML file with options. One: its modes label and reason are "
-            "compared; several, each as it is: all with the first.",
+            "compared; several, each as it is: all with each other.",
         ),
     ],
     program: Annotated[
@@ -236,22 +236,28 @@ def _show_way(way: "Way", first: "Way") -> None:
         f"{plain(way.name)}: {way.questions} questions ({way.unanswered} without a label){calls}; "
         f"{way.prompt_tokens} tokens read, {way.completion_tokens} written; {way.seconds:.1f} s"
     )
-    if way is first:
+    if way is not first:
+        before = first.prompt_tokens + first.completion_tokens
+        costs = f"{_times(way.seconds, first.seconds)} the time, {_times(tokens, before)} the tokens"
+        out.print(f"  against {plain(first.name)}: {costs}")
+    for name, agreement in way.agreements.items():
+        _show_agreement(name, agreement)
+
+
+def _show_agreement(name: str, agreement: "Agreement | None") -> None:
+    out = console()
+    if agreement is None:
+        out.print(f"  with {plain(name)}: no question that both answered")
         return
-    before = first.prompt_tokens + first.completion_tokens
-    costs = f"{_times(way.seconds, first.seconds)} the time, {_times(tokens, before)} the tokens"
-    out.print(f"  against {plain(first.name)}: {costs}")
-    if way.agreement is None:
-        out.print("  no question that both answered")
-        return
-    equal, kappa = way.agreement.equal, way.agreement.kappa
+    equal, kappa = agreement.equal, agreement.kappa
     out.print(
-        f"  same label {equal.value:.1%} [{equal.low:.1%}, {equal.high:.1%}], n={equal.n} ({equal.method})"
+        f"  with {plain(name)}: same label {equal.value:.1%} [{equal.low:.1%}, {equal.high:.1%}], "
+        f"n={equal.n} ({equal.method})"
     )
     if kappa.value is None:
-        out.print(f"  kappa: {kappa.reason}")
+        out.print(f"    kappa: {kappa.reason}")
     else:
-        out.print(f"  kappa {kappa.value:.3f} [{kappa.low:.3f}, {kappa.high:.3f}] ({kappa.method})")
+        out.print(f"    kappa {kappa.value:.3f} [{kappa.low:.3f}, {kappa.high:.3f}] ({kappa.method})")
 
 
 def _times(amount: float, of: float) -> str:

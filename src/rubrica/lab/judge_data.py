@@ -34,15 +34,15 @@ HARD = frozenset(
 
 @dataclass(frozen=True)
 class JudgeRow:
-    """Token ids of the shared part and, for every question, of the question and of its label."""
+    """Token ids of the shared part and, for every question, of the question and of the reply to it."""
 
     shared: tuple[int, ...]
-    questions: tuple[tuple[tuple[int, ...], int], ...]
+    questions: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 
     @property
     def size(self) -> int:
         """Tokens of the row."""
-        return len(self.shared) + sum(len(ids) for ids, _ in self.questions)
+        return len(self.shared) + sum(len(ids) + len(reply) - 1 for ids, reply in self.questions)
 
 
 def row_maker(
@@ -52,7 +52,7 @@ def row_maker(
     asked = [q for p in program.principles for d in p.dimensions for q in d.questions]
     weights = [3.0 if q.id in HARD else 1.0 for q in asked]
     layout, encoder = lab_layout(JudgeCard()), Encoder(tokenizer)
-    label_ids = {label: tokenizer.convert_tokens_to_ids(label.value) for label in Label}
+    label_ids = {label: (tokenizer.convert_tokens_to_ids(label.value),) for label in Label}
 
     def row(prompt: Prompt, text: str, chosen: Sequence[Question]) -> JudgeRow:
         reading = read(prompt, text)
@@ -81,7 +81,7 @@ def row_maker(
 def judge_loss(
     tokenizer: PreTrainedTokenizerFast,
 ) -> Callable[[LlamaForCausalLM, Sequence[JudgeRow]], Tensor]:
-    """Cross-entropy of the labels in one packed pass: a question sees the shared part and itself."""
+    """Cross-entropy of the replies in one packed pass: a question sees the shared part and itself."""
     pad = tokenizer.pad_token_id
 
     def loss(model: LlamaForCausalLM, rows: Sequence[JudgeRow]) -> Tensor:
@@ -89,28 +89,29 @@ def judge_loss(
         ids = torch.full((len(rows), longest), pad, dtype=torch.long)
         segments = torch.full((len(rows), longest), -1, dtype=torch.long)
         positions = torch.zeros((len(rows), longest), dtype=torch.long)
-        ends: list[tuple[int, int]] = []
-        labels: list[int] = []
+        before: list[tuple[int, int]] = []
+        wanted: list[int] = []
         for index, row in enumerate(rows):
             start = len(row.shared)
             ids[index, :start] = torch.tensor(row.shared)
             segments[index, :start] = 0
             positions[index, :start] = torch.arange(start)
             at = start
-            for number, (question, label) in enumerate(row.questions, 1):
-                stop = at + len(question)
-                ids[index, at:stop] = torch.tensor(question)
+            for number, (question, reply) in enumerate(row.questions, 1):
+                seen = question + reply[:-1]
+                stop = at + len(seen)
+                ids[index, at:stop] = torch.tensor(seen)
                 segments[index, at:stop] = number
-                positions[index, at:stop] = torch.arange(start, start + len(question))
-                ends.append((index, stop - 1))
-                labels.append(label)
+                positions[index, at:stop] = torch.arange(start, start + len(seen))
+                before += [(index, place) for place in range(at + len(question) - 1, stop)]
+                wanted += reply
                 at = stop
         same = (segments[:, :, None] == segments[:, None, :]) | (segments[:, None, :] == 0)
         allowed = same.tril() | torch.eye(longest, dtype=torch.bool)
         mask = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None]
         hidden = model.model(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
-        rows_at, columns_at = zip(*ends, strict=True)
+        rows_at, columns_at = zip(*before, strict=True)
         picked = hidden[torch.tensor(rows_at), torch.tensor(columns_at)]
-        return torch.nn.functional.cross_entropy(model.lm_head(picked), torch.tensor(labels))
+        return torch.nn.functional.cross_entropy(model.lm_head(picked), torch.tensor(wanted))
 
     return loss
