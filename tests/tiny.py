@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -108,5 +109,29 @@ def tiny_checkpoint(
     """Write a checkpoint (safetensors, tokenizer.json) and return ``directory``."""
     tokenizer = tiny_tokenizer(chat_template=chat_template)
     tiny_model(family, len(tokenizer), context=context).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def tiny_reward_model(
+    directory: Path,
+    family: str = "llama",
+    *,
+    labels: int = 1,
+    pad: int | None = 0,
+    chat_template: str | None = CHAT_TEMPLATE,
+    seed: int = 0,
+) -> Path:
+    """Write a random sequence-classification checkpoint and return ``directory``; ``pad`` is its pad token's id."""
+    tokenizer = tiny_tokenizer(chat_template=chat_template)
+    torch.manual_seed(seed)
+    config = tiny_config(family, len(tokenizer))
+    config.num_labels, config.pad_token_id = labels, pad
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0.0, 0.25)
+    model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory

@@ -204,13 +204,39 @@ class Session:
 
     async def call(self, request: ChatRequest, clock: Clock) -> ChatReply:
         """Make one call within ``clock``; raises ``CallFailed``, or the endpoint's ``unusable`` error."""
+        letters = sum(len(message.content) for message in request.messages)
+        tokens = letters // 4 + request.max_tokens
+        return await self._tried(partial(self._fetch, request), read_reply, tokens, clock)
+
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, JsonValue],
+        read: Callable[[bytes], ResultT],
+        *,
+        tokens: int,
+        clock: Clock,
+    ) -> ResultT:
+        """Post JSON to another path of the endpoint than chat completions; ``read`` makes the result of the reply.
+
+        ``tokens`` count against the limit. What ``read`` refuses with ``ValueError`` is a ``CallFailed``, as in :meth:`call`.
+        """
+        return await self._tried(partial(self._send, path, body), read, tokens, clock)
+
+    async def _tried(
+        self,
+        send: Callable[[], Awaitable[bytes]],
+        read: Callable[[bytes], ResultT],
+        tokens: int,
+        clock: Clock,
+    ) -> ResultT:
         chat = self._chat
         reason = f"no time left for another call (timeout: {chat.timeout:g} s)"
         for number in range(chat.retries + 1):
             if clock.spent:  # an attempt without time would hide why the one before failed
                 break
             try:
-                reply = await self._attempt(request, clock)
+                reply = await self._attempt(send, read, tokens, clock)
             except _Transient as error:
                 reason = str(error)
                 pause = max(error.wait, random.uniform(0.5, 1.0) * chat.backoff * 2.0**number)
@@ -228,14 +254,19 @@ class Session:
             )
         raise CallFailed(reason)
 
-    async def _attempt(self, request: ChatRequest, clock: Clock) -> ChatReply:
+    async def _attempt(
+        self,
+        send: Callable[[], Awaitable[bytes]],
+        read: Callable[[bytes], ResultT],
+        tokens: int,
+        clock: Clock,
+    ) -> ResultT:
         gate = self._chat.gate
         ending: Ending = "other"
         started = await gate.enter()
         try:
-            letters = sum(len(message.content) for message in request.messages)
-            await self._chat.limit.admit(letters // 4 + request.max_tokens)
-            body = await self._within(clock, request)
+            await self._chat.limit.admit(tokens)
+            body = await self._within(clock, send)
             ending = "answered"
         except _Transient as error:
             ending = error.ending
@@ -243,15 +274,15 @@ class Session:
         finally:
             gate.leave(started, ending)
         try:
-            return read_reply(body)
+            return read(body)
         except ValueError as error:
             raise CallFailed(str(error)) from None
 
-    async def _within(self, clock: Clock, request: ChatRequest) -> bytes:
+    async def _within(self, clock: Clock, send: Callable[[], Awaitable[bytes]]) -> bytes:
         with clock.running() as seconds:
             try:
                 async with asyncio.timeout(seconds):
-                    return await self._fetch(request)
+                    return await send()
             except (TimeoutError, openai.APITimeoutError):
                 reason = f"no reply within {seconds:.3g} s (timeout: {self._chat.timeout:g} s)"
                 raise _Transient(reason, ending="silent") from None
@@ -262,22 +293,38 @@ class Session:
         create = partial(
             self._client.chat.completions.with_streaming_response.create,
             model=self._chat.model,
-            messages=cast(list[ChatCompletionMessageParam], [_wire(message) for message in request.messages]),
+            messages=cast(list[ChatCompletionMessageParam], [wire(message) for message in request.messages]),
             extra_body=options,
         )
         try:
             async with create() as response:
                 return await _bounded(response.iter_bytes())
-        except openai.APITimeoutError:
-            raise
-        except openai.APIConnectionError as error:
-            raise self._connection(error) from None
         except openai.APIStatusError as error:
             if self._learn(error, options):
                 return await self._fetch(request)
             raise self._status(error) from None
         except openai.OpenAIError as error:
-            raise CallFailed(f"{type(error).__name__}: {str(error)[:200]}") from None
+            raise self._failure(error) from None
+
+    async def _send(self, path: str, body: Mapping[str, JsonValue]) -> bytes:
+        self._chat.sent += 1
+        try:
+            reply = await self._client.post(path, cast_to=str, body=dict(body))
+        except openai.APIStatusError as error:
+            raise self._status(error) from None
+        except openai.OpenAIError as error:
+            raise self._failure(error) from None
+        if len(reply) > MAX_BODY:
+            raise CallFailed(f"the reply is larger than {MAX_BODY} bytes")
+        return reply.encode("utf-8", "replace")
+
+    def _failure(self, error: openai.OpenAIError) -> Exception:
+        """What a call without a status is: a timeout as it came, a lost connection, or a failure for good."""
+        if isinstance(error, openai.APITimeoutError):
+            return error
+        if isinstance(error, openai.APIConnectionError):
+            return self._connection(error)
+        return CallFailed(f"{type(error).__name__}: {str(error)[:200]}")
 
     def _connection(self, error: openai.APIConnectionError) -> Exception:
         cause = error.__cause__ or error
@@ -315,7 +362,7 @@ class Session:
         return CallFailed(reason, status)
 
 
-def _wire(message: Message) -> dict[str, str]:
+def wire(message: Message) -> dict[str, JsonValue]:
     """Return the message as JSON; half a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
     return {"role": message.role, "content": message.content.encode("utf-8", "replace").decode()}
 

@@ -12,7 +12,14 @@ from typing import Protocol, cast
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from rubrica.core.config import Json, content_hash
@@ -30,33 +37,75 @@ def load_checkpoint(
     ``dtype`` is one of :data:`DTYPES`; ``device`` defaults to the accelerator if there is one. Raises
     :class:`UsageError` for another dtype, :class:`ModelError` for a checkpoint that cannot be loaded.
     """
+    model, tokenizer, _ = _load(folder, AutoModelForCausalLM, "causal language model", dtype, device)
+    return model, tokenizer
+
+
+def load_classifier(
+    folder: Path, *, dtype: str = "auto", device: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Load a model with a head for sequence classification, as :func:`load_checkpoint` does.
+
+    ``ModelError`` for a checkpoint without a trained head: the library would make up a random one.
+    """
+    what = "sequence-classification model"
+    model, tokenizer, missing = _load(folder, AutoModelForSequenceClassification, what, dtype, device)
+    if missing:
+        raise ModelError(
+            f"model {folder}: holds no {missing[0]}, so its head was never trained; expected a {what}, for example "
+            "the folder that a reward-model stage wrote"
+        )
+    return model, tokenizer
+
+
+def load_backbone(
+    folder: Path, *, dtype: str = "auto", device: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Load a model without any head, as :func:`load_checkpoint` does."""
+    model, tokenizer, _ = _load(folder, AutoModel, "language model", dtype, device)
+    return model, tokenizer
+
+
+def _load(
+    folder: Path,
+    kind: type[AutoModel] | type[AutoModelForCausalLM] | type[AutoModelForSequenceClassification],
+    what: str,
+    dtype: str,
+    device: str | None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, list[str]]:
+    """Return model, tokenizer, and the names of weights that the checkpoint does not hold."""
     if dtype not in DTYPES:
         raise UsageError(f"model {folder}: dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     try:
         # whoever asks the model checks lengths; the tokenizer's own warning would only stand in the way
         tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=sys.maxsize)
         with _no_bars():
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-        return model.to(device or default_device()).eval(), tokenizer
+            model, loading = kind.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, output_loading_info=True
+            )
+        missing = sorted(cast(dict[str, list[str]], loading)["missing_keys"])
+        return model.to(device or default_device()).eval(), tokenizer, missing
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"model {folder}: out of memory on the device; use a smaller model or dtype"
         ) from error
     except Exception as error:  # the tokenizer's and the weights' own readers raise bare exceptions
         raise ModelError(
-            f"model {folder}: cannot be loaded ({_line(error)}); expected a causal language model "
+            f"model {folder}: cannot be loaded ({_line(error)}); expected a {what} "
             "in Hugging Face format with safetensors weights"
         ) from error
 
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Keep the library's own progress bars off the terminal."""
-    shown = logging.is_progress_bar_enabled()
+    """Keep the library's own progress bars, and its reports of weights without a place, off the terminal."""
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 

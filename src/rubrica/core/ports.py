@@ -60,14 +60,18 @@ class Generator(Protocol):
 
 
 class RewardModel(Protocol):
-    """A scalar reward model."""
+    """Gives a text in answer to a prompt one number, on a scale of its own; more is better."""
 
     @property
-    def name(self) -> str:
-        """Identity that is recorded with every score."""
+    def fingerprint(self) -> str:
+        """Identity of weights, head, template and precision; part of every score's key."""
 
-    def score(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
-        """One finite score per (prompt, text)."""
+    def score(self, items: Sequence[tuple[Prompt, str]]) -> Iterator[tuple[int, float | ModelError]]:
+        """Yield ``(index into items, finite score)`` as scores arrive, each index exactly once.
+
+        A text that cannot be scored (longer than the context, a call that failed) yields its error, never a number;
+        only a model that cannot work at all raises :class:`ModelError`.
+        """
 
 
 class Ask(NamedTuple):
