@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
-from rubrica.core.errors import UsageError
+from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.prompts import Message, Prompt
 from rubrica.models.implicit import ImplicitReward
 from rubrica.models.likelihood import Row, answer_rows, likelihoods
@@ -69,9 +69,21 @@ def test_the_implicit_reward_is_beta_times_the_log_ratio(tmp_path: Path) -> None
     )
     reward = ImplicitReward(folders[0], folders[1], beta=0.3)
     expected = [0.3 * (a - b) for a, b in zip(policy, reference, strict=True)]
-    assert reward.score(prompts, texts) == pytest.approx(expected, abs=1e-4)
-    assert ImplicitReward(folders[0], folders[0]).score(prompts, texts) == [0.0, 0.0]
-    assert reward.name == f"implicit:{folders[0]}@{folders[1]}"
+    items = list(zip(prompts, texts, strict=True))
+    assert dict(reward.score(items)) == pytest.approx(dict(enumerate(expected)), abs=1e-4)
+    same = ImplicitReward(folders[0], folders[0])
+    assert dict(same.score(items)) == {0: 0.0, 1: 0.0}
+    assert reward.fingerprint == ImplicitReward(folders[0], folders[1], beta=0.3).fingerprint
+    assert len({reward.fingerprint, same.fingerprint, ImplicitReward(*folders).fingerprint}) == 3
+
+
+def test_a_text_beyond_the_context_has_an_error_and_no_number(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path, context=48)
+    found = dict(
+        ImplicitReward(folder, folder, batch_size=1).score([(ask("Is it?"), "no " * 60), (ask("a"), "b")])
+    )
+    assert isinstance(found[0], ModelError) and "exceed the context of 48" in str(found[0])
+    assert found[1] == 0.0
 
 
 def test_an_implicit_reward_says_what_it_cannot_use(tmp_path: Path) -> None:

@@ -5,15 +5,22 @@ arXiv 2305.18290, eq. 5; IRFT, arXiv 2405.17888, Algorithm 2). So scores of two 
 compared, those of answers to two prompts cannot.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
-from rubrica.checkpoint import checkpoint_folder, load_checkpoint, tokenizer_hash
-from rubrica.core.errors import UsageError
+from rubrica.checkpoint import (
+    checkpoint_folder,
+    context_length,
+    load_checkpoint,
+    tokenizer_hash,
+    weights_hash,
+)
+from rubrica.core.config import content_hash
+from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.prompts import Prompt
 from rubrica.models.hf import ChatTokenizer
-from rubrica.models.likelihood import Causal, answer_rows, likelihoods
+from rubrica.models.likelihood import Causal, Row, answer_rows, likelihoods
 
 
 class ImplicitReward:
@@ -32,9 +39,10 @@ class ImplicitReward:
         """Load both. ``UsageError`` for a beta that is not positive, two tokenizers, or none with a chat template."""
         if not beta > 0:
             raise UsageError(f"implicit reward: beta {beta}; expected more than 0")
-        self._name = f"implicit:{policy}@{reference}"
-        loaded, tokenizer = load_checkpoint(checkpoint_folder(policy), dtype=dtype, device=device)
-        other, other_tokenizer = load_checkpoint(checkpoint_folder(reference), dtype=dtype, device=device)
+        folders = [checkpoint_folder(policy), checkpoint_folder(reference)]
+        (loaded, tokenizer), (other, other_tokenizer) = (
+            load_checkpoint(folder, dtype=dtype, device=device) for folder in folders
+        )
         if tokenizer_hash(tokenizer) != tokenizer_hash(other_tokenizer):
             raise UsageError(
                 f"implicit reward: {policy} and {reference} have two tokenizers; expected the model that the policy "
@@ -42,17 +50,34 @@ class ImplicitReward:
             )
         if not tokenizer.chat_template:
             raise UsageError(f"implicit reward: the tokenizer of {policy} has no chat template; give it one")
-        self._policy, self._reference = cast(Causal, loaded), cast(Causal, other)
+        self._models = [cast(Causal, loaded), cast(Causal, other)]
         self._tokenizer, self._beta, self._batch_size = cast(ChatTokenizer, tokenizer), beta, batch_size
+        limits = [limit for model in (loaded, other) if (limit := context_length(model.config)) is not None]
+        self._context = min(limits, default=None)
+        weights = [weights_hash(folder) for folder in folders]
+        template = content_hash([str(tokenizer.chat_template), tokenizer_hash(tokenizer)])
+        self._fingerprint = f"implicit:{content_hash([*weights, template, beta, str(loaded.dtype)])}"
 
     @property
-    def name(self) -> str:
-        """Both models."""
-        return self._name
+    def fingerprint(self) -> str:
+        """Identity of both models' weights, template, beta and precision."""
+        return self._fingerprint
 
-    def score(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
-        """Return one reward for each (prompt, text), the text with its end token."""
-        rows = answer_rows(self._tokenizer, prompts, texts)
-        policy = likelihoods(self._policy, rows, batch_size=self._batch_size)
-        reference = likelihoods(self._reference, rows, batch_size=self._batch_size)
+    def score(self, items: Sequence[tuple[Prompt, str]]) -> Iterator[tuple[int, float | ModelError]]:
+        """Yield ``(index, reward)`` batch by batch, texts with their end token; an error for one that is too long."""
+        rows = answer_rows(self._tokenizer, [prompt for prompt, _ in items], [text for _, text in items])
+        sizes = [len(row.prompt_ids) + len(row.answer_ids) for row in rows]
+        fitting = []
+        for index in sorted(range(len(rows)), key=lambda i: sizes[i]):
+            if self._context is not None and sizes[index] > self._context:
+                said = f"{sizes[index]} tokens exceed the context of {self._context}; shorten the text"
+                yield index, ModelError(f"prompt {items[index][0].id!r}: {said}")
+            else:
+                fitting.append(index)
+        for begin in range(0, len(fitting), self._batch_size):
+            batch = fitting[begin : begin + self._batch_size]
+            yield from zip(batch, self._rewards([rows[index] for index in batch]), strict=True)
+
+    def _rewards(self, rows: Sequence[Row]) -> list[float]:
+        policy, reference = (likelihoods(m, rows, batch_size=self._batch_size) for m in self._models)
         return [self._beta * (a.total - b.total) for a, b in zip(policy, reference, strict=True)]

@@ -23,14 +23,14 @@ class Lora(Config):
     target_modules: str | list[str] = "all-linear"
     """Which layers get one."""
 
-    def peft(self) -> LoraConfig:
+    def peft(self, task_type: str = "CAUSAL_LM") -> LoraConfig:
         """Return peft's configuration."""
         return LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=self.target_modules,
-            task_type="CAUSAL_LM",
+            task_type=task_type,
         )
 
 

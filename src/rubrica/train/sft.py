@@ -9,10 +9,10 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from rubrica.core.config import Json
@@ -22,6 +22,7 @@ from rubrica.train.arguments import Numerics, common_defaults, common_fixed, tra
 from rubrica.train.callbacks import Progress, StageLog, newest_checkpoint, quiet, silence
 from rubrica.train.policy import Start, open_policy, save_policy
 
+RowT = TypeVar("RowT")
 IGNORED = -100
 """Label of a token without loss."""
 
@@ -56,11 +57,19 @@ def sft_arguments(
     return trainer_arguments(SFTConfig, options, defaults=defaults, fixed=fixed, source=source)
 
 
-def epochs_in_order(rows: Sequence[TokenRow], epochs: float, seed: int) -> list[TokenRow]:
+def updates_of(args: TrainingArguments, rows: int) -> tuple[int, float]:
+    """Return how many updates ``args`` ask for, and how many passes over the rows these take."""
+    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    if args.max_steps > 0:
+        return args.max_steps, args.max_steps * per_step / rows
+    return math.ceil(math.ceil(args.num_train_epochs * rows) / per_step), args.num_train_epochs
+
+
+def epochs_in_order(rows: Sequence[RowT], epochs: float, seed: int) -> list[RowT]:
     """Return ``epochs`` passes over ``rows`` one after another, each in its own order."""
     generator = random.Random(f"sft/{seed}")
     wanted = math.ceil(epochs * len(rows))
-    ordered: list[TokenRow] = []
+    ordered: list[RowT] = []
     while len(ordered) < wanted:
         ordered += generator.sample(list(rows), len(rows))
     return ordered[:wanted]
@@ -86,13 +95,9 @@ def train_sft(
         raise TrainingError(f"{stage.name}: got no example; expected at least one")
     with quiet():
         args = sft_arguments(options, Numerics(dtype=start.dtype), stage.checkpoints, seed, source)
-    ordered = epochs_in_order(rows, args.num_train_epochs, seed) if args.max_steps <= 0 else None
-    if ordered is None:
-        needed = args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps
-        ordered = epochs_in_order(rows, needed / len(rows), seed)
+    total, epochs = updates_of(args, len(rows))
+    ordered = epochs_in_order(rows, epochs, seed)
     args.num_train_epochs = 1
-    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    total = args.max_steps if args.max_steps > 0 else math.ceil(len(ordered) / per_step)
     with quiet():
         model, peft_config = open_policy(start)
         if isinstance(model, str):
