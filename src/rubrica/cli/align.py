@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rubrica.cli.output import JsonFlag, console, cost_table, error_line, note, print_json
+from rubrica.cli.options import JsonFlag
+from rubrica.cli.output import console, cost_table, error_line, note, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,16 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rubrica.cli.output import (
-    JsonFlag,
-    console,
-    how_to_go_on,
-    note,
-    plain,
-    plural,
-    print_json,
-    progress_bar,
-)
+from rubrica.cli.options import JsonFlag, JudgeFlag, MaxCalls, ProgramFlag
+from rubrica.cli.output import console, how_to_go_on, note, plain, plural, print_json, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,15 +24,8 @@ TEXTS = 40
 
 
 def attack(
-    judge: Annotated[
-        str,
-        typer.Option(
-            "--judge", help="lab, lab-oracle, local:PATH, openai:MODEL@URL, or a YAML file with options."
-        ),
-    ],
-    program: Annotated[
-        str, typer.Option("--program", help="A library name (hhh, lab, ratings) or a YAML file.")
-    ],
+    judge: JudgeFlag,
+    program: ProgramFlag,
     source: Annotated[
         str,
         typer.Option(
@@ -53,9 +38,7 @@ def attack(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="First texts only.")] = TEXTS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how much would be asked.")] = False,
-    max_calls: Annotated[
-        int | None, typer.Option("--max-calls", min=0, help="Stop before a question more, over all sessions.")
-    ] = None,
+    max_calls: MaxCalls = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Try hostile texts on a judge: how often do they move its answers? Run it again to go on.

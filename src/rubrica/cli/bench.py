@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rubrica.cli.output import JsonFlag, console, note, plain, plural, print_json, progress_bar
+from rubrica.cli.options import JsonFlag, ProgramFlag
+from rubrica.cli.output import console, note, plain, plural, print_json, progress_bar
 from rubrica.core.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rubrica.bench.judge import Shape
     from rubrica.bench.modes import Agreement, Way
     from rubrica.core.ports import Judge
 
@@ -46,14 +48,12 @@ def judge(
     as_json: JsonFlag = False,
 ) -> None:
     """Judge one text with random weights: plain batches, ours, the arithmetic limit, vLLM."""
-    from rubrica.bench.judge import SHAPES, Load, bench_judge
+    from rubrica.bench.judge import Load, bench_judge
 
-    sizes = {name.casefold(): shape for name, shape in SHAPES.items()}
-    if params.casefold() not in sizes:
-        raise UsageError(f"--params {params!r}{nearest(params, SHAPES)}; expected one of {', '.join(SHAPES)}")
+    shape = _shape(params)
     load = Load(questions=questions, prefix_tokens=prefix_tokens, texts=texts)
     found = bench_judge(
-        sizes[params.casefold()],
+        shape,
         load,
         dtype.value,
         plain=plain,
@@ -122,16 +122,11 @@ def server(
     if vllm is None:
         served: AbstractContextManager[str] = nullcontext(url or "")
     else:
-        from rubrica.bench.judge import SHAPES
         from rubrica.bench.labeller import served_labeller
 
-        sizes = {name.casefold(): shape for name, shape in SHAPES.items()}
-        if params.casefold() not in sizes:
-            raise UsageError(
-                f"--params {params!r}{nearest(params, SHAPES)}; expected one of {', '.join(SHAPES)}"
-            )
+        shape = _shape(params)
         note("vLLM starts ...")
-        served, model = served_labeller(vllm, sizes[params.casefold()], dtype.value), "m"
+        served, model = served_labeller(vllm, shape, dtype.value), "m"
     with served as base:
         found = bench_server(
             base,
@@ -155,6 +150,15 @@ def server(
         print(f"{name:20} {row}")
 
 
+def _shape(params: str) -> "Shape":
+    from rubrica.bench.judge import SHAPES
+
+    sizes = {name.casefold(): shape for name, shape in SHAPES.items()}
+    if params.casefold() not in sizes:
+        raise UsageError(f"--params {params!r}{nearest(params, SHAPES)}; expected one of {', '.join(SHAPES)}")
+    return sizes[params.casefold()]
+
+
 def _count(name: str, value: str) -> int:
     if not value.strip().isdecimal() or int(value) < 1:
         raise UsageError(f"{name} {value!r}: expected a whole number from 1 on, as 16")
@@ -171,9 +175,7 @@ def modes(
             "compared; several, each as it is: all with each other.",
         ),
     ],
-    program: Annotated[
-        str, typer.Option("--program", help="A library name (hhh, lab, ratings) or a YAML file.")
-    ],
+    program: ProgramFlag,
     source: Annotated[
         Path,
         typer.Option("--input", metavar="FILE", help="Rows with prompt and response, or chosen/rejected."),

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from rubrica.cli.output import JsonFlag, console, print_json
+from rubrica.cli.options import JsonFlag
+from rubrica.cli.output import console, print_json
 
 
 def demo(

@@ -5,17 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rubrica.cli.output import (
-    JsonFlag,
-    MaxCalls,
-    console,
-    how_to_go_on,
-    note,
-    plain,
-    plural,
-    print_json,
-    progress_bar,
-)
+from rubrica.cli.options import JsonFlag, JudgeFlag, MaxCalls, ProgramArg
+from rubrica.cli.output import console, how_to_go_on, note, plain, plural, print_json, progress_bar
 
 if TYPE_CHECKING:
     from rubrica.recipes.discriminate import DiscriminationReport, Finding
@@ -30,15 +21,8 @@ _COLOURS: "dict[Finding, str]" = {
 
 
 def discriminate(
-    program: Annotated[
-        str, typer.Argument(metavar="PROGRAM", help="A library name (hhh, lab, ratings) or a YAML file.")
-    ],
-    judge: Annotated[
-        str,
-        typer.Option(
-            "--judge", help="lab, lab-oracle, local:PATH, openai:MODEL@URL, or a YAML file with options."
-        ),
-    ],
+    program: ProgramArg,
+    judge: JudgeFlag,
     source: Annotated[
         str,
         typer.Option("--input", metavar="FILE", help="Rows with chosen and rejected; lab: the lab's own."),

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from rubrica.cli.output import JsonFlag, MaxCalls, check_out, console, how_to_go_on, print_json, progress_bar
+from rubrica.cli.options import JsonFlag, LimitTexts, MaxCalls, ProgramFlag, TextsFlag
+from rubrica.cli.output import check_out, console, how_to_go_on, print_json, progress_bar
 
 
 def fit_cascade(
@@ -13,13 +14,9 @@ def fit_cascade(
         str, typer.Option("--cheap", metavar="JUDGE", help="Answers first; gives probabilities.")
     ],
     expensive: Annotated[str, typer.Option("--expensive", metavar="JUDGE", help="Asked where it is unsure.")],
-    program: Annotated[
-        str, typer.Option("--program", help="A library name (hhh, lab, ratings) or a YAML file.")
-    ],
+    program: ProgramFlag,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="thresholds.json to write.")],
-    source: Annotated[
-        Path | None, typer.Option("--input", metavar="FILE", help="Rows with prompt and response.")
-    ] = None,
+    source: TextsFlag = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -33,7 +30,7 @@ def fit_cascade(
     level: Annotated[
         float, typer.Option("--confidence", min=0.5, max=0.999, help="That the target is reached.")
     ] = 0.95,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First texts only.")] = None,
+    limit: LimitTexts = None,
     max_calls: MaxCalls = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -7,9 +7,8 @@ import typer
 
 from rubrica.cli.attack import attack
 from rubrica.cli.fit_cascade import fit_cascade
+from rubrica.cli.options import JsonFlag, JudgeFlag, LimitTexts, MaxCalls, ProgramFlag, TextsFlag
 from rubrica.cli.output import (
-    JsonFlag,
-    MaxCalls,
     console,
     error_line,
     how_to_go_on,
@@ -82,21 +81,12 @@ app.command("fit-cascade")(fit_cascade)
 
 @app.command()
 def check(
-    judge: Annotated[
-        str,
-        typer.Option(
-            "--judge", help="lab, lab-oracle, local:PATH, openai:MODEL@URL, or a YAML file with options."
-        ),
-    ],
-    program: Annotated[
-        str, typer.Option("--program", help="A library name (hhh, lab, ratings) or a YAML file.")
-    ],
+    judge: JudgeFlag,
+    program: ProgramFlag,
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Store and passport.json; goes on from there.")
     ],
-    source: Annotated[
-        Path | None, typer.Option("--input", metavar="FILE", help="Rows with prompt and response.")
-    ] = None,
+    source: TextsFlag = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -109,7 +99,7 @@ def check(
         Path | None,
         typer.Option("--own", metavar="FILE", help="Labelled texts that the judge's own model wrote."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First texts only.")] = None,
+    limit: LimitTexts = None,
     sample: Annotated[
         int, typer.Option("--sample", min=0, help="Texts that stability and length are measured on.")
     ] = 40,

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from rubrica.cli.output import JsonFlag, note, print_json
+from rubrica.cli.options import JsonFlag
+from rubrica.cli.output import note, print_json
 
 app = typer.Typer(help="The embedded laboratory.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from pydantic import BaseModel
 from typer.core import TyperCommand
 
@@ -19,20 +18,6 @@ if TYPE_CHECKING:
     from typer._click import Context  # typer exports no type of its parser's context
 
     from rubrica.recipes.rates import Cost
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-"""Annotation of the ``--json`` flag: ``as_json: JsonFlag = False``."""
-MaxCalls = Annotated[
-    int | None, typer.Option("--max-calls", min=0, help="Stop before a question more, over all sessions.")
-]
-MaxTokens = Annotated[
-    int | None, typer.Option("--max-tokens", min=0, help="Stop before more tokens, over all sessions.")
-]
-MaxMoney = Annotated[
-    float | None,
-    typer.Option("--max-money", min=0, max=1e9, help="Stop before more US dollars, by the judge's price."),
-]
-"""Annotations of the flags of a budget, None by default."""
 
 
 class Command(TyperCommand):

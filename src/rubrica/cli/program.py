@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from rubrica.cli.discriminate import discriminate
+from rubrica.cli.options import JsonFlag, ProgramArg
 from rubrica.cli.output import (
     Command,
-    JsonFlag,
     check_out,
     console,
     how_to_go_on,
@@ -30,9 +30,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command(cls=Command)(discriminate)
-ProgramArg = Annotated[
-    str, typer.Argument(metavar="PROGRAM", help="A library name (hhh, lab, ratings) or a YAML file.")
-]
 
 _COLOURS: Final = {"error": "red", "warning": "yellow", "info": "dim"}
 _SIGNS: "Final[dict[Part, tuple[str, str]]]" = {

@@ -5,11 +5,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from rubrica.cli.options import JUDGE, PROGRAM, FullFlag, JsonFlag, MaxCalls, MaxMoney, MaxTokens
 from rubrica.cli.output import (
-    JsonFlag,
-    MaxCalls,
-    MaxMoney,
-    MaxTokens,
     console,
     cost_table,
     error_line,
@@ -48,15 +45,8 @@ PassportFlag = Annotated[
 
 
 def score(
-    program: Annotated[
-        str | None, typer.Option("--program", help="A library name (hhh, lab, ratings) or a YAML file.")
-    ] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            "--judge", help="lab, lab-oracle, local:PATH, openai:MODEL@URL, or a YAML file with options."
-        ),
-    ] = None,
+    program: Annotated[str | None, PROGRAM] = None,
+    judge: Annotated[str | None, JUDGE] = None,
     source: Annotated[
         Path | None,
         typer.Option("--input", metavar="FILE", help="Rows with prompt and response, or chosen/rejected."),
@@ -67,9 +57,7 @@ def score(
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="ID", help="Judge and show this text or pair only.")
     ] = None,
-    full: Annotated[
-        bool, typer.Option("--full", help="Ask every question, also where the total is certain.")
-    ] = False,
+    full: FullFlag = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="First rows only.")] = None,
     max_calls: MaxCalls = None,
     max_tokens: MaxTokens = None,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rubrica.cli.output import JsonFlag, error_line, print_json
+from rubrica.cli.options import FullFlag, JsonFlag, JudgeFlag, ProgramFlag
+from rubrica.cli.output import error_line, print_json
 
 if TYPE_CHECKING:
     from rubrica.recipes.scorer import ItemScorer
@@ -26,15 +27,8 @@ Grace = Annotated[float, typer.Option("--grace", min=0.0, help="Seconds to finis
 
 
 def serve(
-    program: Annotated[
-        str, typer.Option("--program", help="A library name (hhh, lab, ratings) or a YAML file.")
-    ],
-    judge: Annotated[
-        str,
-        typer.Option(
-            "--judge", help="lab, lab-oracle, local:PATH, openai:MODEL@URL, or a YAML file with options."
-        ),
-    ],
+    program: ProgramFlag,
+    judge: JudgeFlag,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Store of verdicts; goes on from there.")],
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8700,
@@ -44,9 +38,7 @@ def serve(
     tags: Annotated[
         tuple[str, str], typer.Option("--tags", metavar="OPEN CLOSE", help="Tags around the reflection.")
     ] = ("<think>", "</think>"),
-    full: Annotated[
-        bool, typer.Option("--full", help="Ask every question, also where the total is certain.")
-    ] = False,
+    full: FullFlag = False,
     api_key_env: Annotated[
         str | None,
         typer.Option(

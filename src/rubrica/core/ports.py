@@ -1,6 +1,6 @@
 """What a method asks of the world: a judge, a generator, a reward model. Arguments, never imports."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from pydantic import JsonValue
@@ -41,6 +41,25 @@ class Rewordable(Protocol):
     @property
     def wordings(self) -> frozenset[Wording]:
         """The wordings of a query that change what the judge is asked; all others it leaves unread."""
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A judge whose vetoes were fitted on labelled texts."""
+
+    @property
+    def veto_thresholds(self) -> Mapping[str, float]:
+        """Probability of FALSE from which a protected gate vetoes, by question id."""
+
+
+def thresholds_of(judge: Judge) -> dict[str, float]:
+    """Return the veto thresholds that ``judge`` brings along; none if it was not fitted."""
+    return dict(judge.veto_thresholds) if isinstance(judge, Fitted) else {}
+
+
+def wordings_of(judge: Judge) -> frozenset[Wording]:
+    """Return the wordings that ``judge`` can put a question in, beside its usual one."""
+    return judge.wordings if isinstance(judge, Rewordable) else frozenset()
 
 
 class Generator(Protocol):

@@ -16,7 +16,7 @@ from pydantic import Field
 from rubrica.core.account import PRICE, is_call, money
 from rubrica.core.config import Config
 from rubrica.core.errors import BudgetError
-from rubrica.core.ports import Completer, Judge, Rewordable
+from rubrica.core.ports import Completer, Judge, thresholds_of, wordings_of
 from rubrica.core.records import Expense, Price, PricedJudge, Query, Verdict, Wording
 from rubrica.core.store import Store
 from rubrica.judges.relay import Answers, Relay
@@ -169,12 +169,12 @@ class MeteredJudge:
     @property
     def veto_thresholds(self) -> Mapping[str, float]:
         """The judge's own."""
-        return dict(getattr(self._judge, "veto_thresholds", {}))
+        return thresholds_of(self._judge)
 
     @property
     def wordings(self) -> frozenset[Wording]:
         """The judge's own."""
-        return self._judge.wordings if isinstance(self._judge, Rewordable) else frozenset()
+        return wordings_of(self._judge)
 
     def answer(self, queries: Sequence[Query]) -> Answers:
         """Yield the judge's answers as far as the budget reaches, then raise ``BudgetError``."""

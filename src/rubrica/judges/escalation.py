@@ -17,7 +17,7 @@ from scipy import stats
 from rubrica.core.base import Slug
 from rubrica.core.config import Config, content_hash, load_config
 from rubrica.core.errors import UsageError
-from rubrica.core.ports import Judge
+from rubrica.core.ports import Judge, thresholds_of
 from rubrica.core.programs import Question, QuestionKind
 from rubrica.core.records import Estimate, Query, Verdict, Wording
 from rubrica.core.store import Store
@@ -110,7 +110,7 @@ class Remembering:
     @property
     def veto_thresholds(self) -> Mapping[str, float]:
         """The judge's own."""
-        return dict(getattr(self._judge, "veto_thresholds", {}))
+        return thresholds_of(self._judge)
 
     def answer(self, queries: Sequence[Query]) -> Answers:
         """Yield what is known, then what the judge says; each of its verdicts is in the store before it is yielded."""
@@ -166,7 +166,7 @@ class Cascade:
     @property
     def veto_thresholds(self) -> dict[str, float]:
         """Of the two judges' the higher ones, by question id: a veto may come from either."""
-        both = [dict(getattr(judge, "veto_thresholds", {})) for judge in (self._cheap, self._expensive)]
+        both = [thresholds_of(judge) for judge in (self._cheap, self._expensive)]
         return {id: max(found.get(id, 0.0) for found in both) for id in {**both[0], **both[1]}}
 
     def answer(self, queries: Sequence[Query]) -> Answers:

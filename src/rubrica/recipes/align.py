@@ -10,6 +10,7 @@ from pathlib import Path
 from rubrica.core.data import load_prompts
 from rubrica.core.errors import UsageError
 from rubrica.core.instance import program_for
+from rubrica.core.ports import thresholds_of
 from rubrica.core.prompts import Prompt
 from rubrica.core.run import Run, Stage, disk_errors, write_json
 from rubrica.judges.budget import Purse
@@ -70,7 +71,7 @@ def align(
             prompts=prompts,
             weights=Weights(folder, chat_template=recipe.policy.chat_template),
             source=source,
-            thresholds=dict(getattr(judge, "veto_thresholds", {})),
+            thresholds=thresholds_of(judge),
             surroundings=around,
             progress=progress,
             clock=clock,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from rubrica.core.base import Record, Slug
 from rubrica.core.data import Text
 from rubrica.core.instance import program_for
-from rubrica.core.ports import Judge
+from rubrica.core.ports import Judge, thresholds_of
 from rubrica.core.programs import Program, Question
 from rubrica.core.records import Estimate, Label, Query, Scorecard, Usage, Verdict
 from rubrica.core.stats import clustered_wilson
@@ -154,7 +154,7 @@ class _Run:
     ) -> None:
         self._texts, self._judge, self._store, self._program = texts, judge, store, program
         self._battery, self._reference, self._progress = battery, reference, progress
-        self._veto = RewardConfig().veto(dict(getattr(judge, "veto_thresholds", {})))
+        self._veto = RewardConfig().veto(thresholds_of(judge))
         self._done, self._total = 0, plan(texts, program, battery).questions
         self._unanswered, self._usage = 0, Usage()
         self.trials: list[Trial] = []
@@ -217,7 +217,7 @@ class _Run:
             self._store,
             program=self._program,
             reward=RewardConfig(),
-            thresholds=dict(getattr(self._judge, "veto_thresholds", {})),
+            thresholds=thresholds_of(self._judge),
             progress=lambda done, total: self._report_progress(start + done),
             # a judge may refuse every flood: that is a result, and asking again changes nothing
             retries=0 if floods else 2,

@@ -12,6 +12,7 @@ from rubrica.core.prompts import Prompt
 from rubrica.core.records import EvalResult
 from rubrica.core.run import Run
 from rubrica.judges.budget import Purse
+from rubrica.judges.executor import Executor
 from rubrica.judges.factory import JudgeConfig, make_judge
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.prompts import StagePrompts
@@ -104,6 +105,22 @@ class Context:
             self.purse.check_hours()
         if self.progress is not None:
             self.progress(label, done, total)
+
+    def executor(self, stage: str, *, retries: int = 2, max_failure_rate: float = 0.2) -> Executor:
+        """Return what scores texts for ``stage``; its progress is reported and its cost counted."""
+        executor = Executor(
+            self.judge,
+            self.run.store,
+            program=self.program,
+            reward=self.recipe.reward,
+            thresholds=self.thresholds,
+            retries=retries,
+            max_failure_rate=max_failure_rate,
+            progress=lambda done, total: self.report(f"{stage}: judging", done, total),
+        )
+        if self.spending is not None:
+            self.spending.watch(executor)
+        return executor
 
 
 def reference_judge(context: Context, spec: str | JudgeConfig | None) -> Judge | None:

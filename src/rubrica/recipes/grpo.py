@@ -53,18 +53,7 @@ def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Pro
     chat = load_chat_format(weights.model, weights.chat_template)
     rendered = {prompt.id: chat.render(prompt) for prompt in prompts}
     chat.check(recipe.tags, list(rendered.values()), config.max_completion_tokens)
-    executor = Executor(
-        context.judge,
-        context.run.store,
-        program=context.program,
-        reward=recipe.reward,
-        thresholds=context.thresholds,
-        retries=config.judge_retries,
-        max_failure_rate=config.failure_budget,
-        progress=lambda done, total: context.report("grpo: judging", done, total),
-    )
-    if context.spending is not None:
-        context.spending.watch(executor)
+    executor = context.executor("grpo", retries=config.judge_retries, max_failure_rate=config.failure_budget)
     fast, overlap = how_to_roll_out(config, recipe.judge)
     with Ahead(executor, WORKERS if is_remote(recipe.judge) else 1) as ahead:
         reward = RubricReward(context, config, stage, chat, executor, prompts, ahead if overlap else None)

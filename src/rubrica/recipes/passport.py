@@ -14,7 +14,7 @@ from pydantic import Field
 
 from rubrica.core.config import Config, content_hash
 from rubrica.core.data import Text
-from rubrica.core.ports import Judge, Rewordable
+from rubrica.core.ports import Judge, wordings_of
 from rubrica.core.programs import Program, Question, QuestionKind
 from rubrica.core.records import Label, Query, Unmeasured, Verdict, Wording
 from rubrica.core.run import versions
@@ -88,7 +88,7 @@ def plan(given: Given, program: Program, options: CheckOptions, judge: Judge) ->
     asked = [question for _, _, question in questions(program)]
     texts = random.Random(f"sample-{options.seed}").sample(given.texts, min(options.sample, len(given.texts)))
     sample = list(_plain(texts, asked))
-    wordings = judge.wordings if isinstance(judge, Rewordable) else frozenset()
+    wordings = wordings_of(judge)
     rounds = [Round("base", list(_plain(given.texts, asked))), Round("own", list(_plain(given.own, asked)))]
     rounds += [Round("repeat", sample, number) for number in range(1, options.repeats + 1)]
     for wording, name in _WORDINGS.items():

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rubrica.core.data import Text
-from rubrica.core.ports import Judge
+from rubrica.core.ports import Judge, thresholds_of
 from rubrica.core.programs import Program
 from rubrica.core.store import Store
 from rubrica.judges.budget import TEMPLATE_LETTERS
@@ -28,13 +28,14 @@ def plan_texts(
 ) -> tuple[Plan, list[Cost]]:
     """Return what would be asked and what that costs, at least and at most; asks nobody and writes nothing.
 
-    Counts are exact bounds (a cascade's questions may be put to both of its judges), equal with ``full`` where every question applies to every prompt. Tokens are a quarter of the letters, or the mean of this judge's
-    calls in the store at ``path``, if there are any.
+    Counts are exact bounds (a cascade's questions may be put to both of its judges), equal with ``full`` where every
+    question applies to every prompt. Tokens are a quarter of the letters, or the mean of this judge's calls in the
+    store at ``path``, if there are any.
     """
     with ExitStack() as opened:
         store = opened.enter_context(Store(path, read_only=True) if path.exists() else Store(":memory:"))
         asked = make_judge(judge, secret=store.secret, builtin=builtin)
-        thresholds = dict(getattr(asked, "veto_thresholds", {}))
+        thresholds = thresholds_of(asked)
         executor = Executor(asked, store, program=program, reward=reward, thresholds=thresholds)
         plan = executor.plan([(text.prompt, text.text) for text in texts], full=full)
         own = [line for line in store.account() if line.judge == asked.fingerprint]

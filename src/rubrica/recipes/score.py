@@ -13,7 +13,7 @@ from rubrica.core.base import Record
 from rubrica.core.config import Config, dump_yaml, load_config
 from rubrica.core.data import Skipped, Text, holds_pairs, load_pairs, load_texts
 from rubrica.core.errors import DataError, StorageError, UsageError, nearest
-from rubrica.core.ports import Judge
+from rubrica.core.ports import Judge, thresholds_of
 from rubrica.core.programs import Program
 from rubrica.core.prompts import Prompt
 from rubrica.core.records import Estimate, Preference, Scorecard, Usage
@@ -128,7 +128,7 @@ def score_texts(
         store,
         program=program,
         reward=reward,
-        thresholds=dict(getattr(judge, "veto_thresholds", {})),
+        thresholds=thresholds_of(judge),
         progress=progress,
     )
     cards = executor.score([(text.prompt, text.text) for text in texts], full=full)

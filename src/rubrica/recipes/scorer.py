@@ -11,7 +11,7 @@ from rubrica.core.account import total_usage
 from rubrica.core.attempt import Tags, parse
 from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import Interrupted, JudgeError
-from rubrica.core.ports import Judge
+from rubrica.core.ports import Judge, thresholds_of
 from rubrica.core.programs import Program, Question, QuestionKind
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Attempt, Outcome, Query, Scorecard, Usage
@@ -158,7 +158,7 @@ class ItemScorer(Closing):
             self._store,
             program=self._program,
             reward=self._reward,
-            thresholds=dict(getattr(self._judge, "veto_thresholds", {})),
+            thresholds=thresholds_of(self._judge),
             progress=self._check,
             max_failure_rate=max_failure_rate,
         )

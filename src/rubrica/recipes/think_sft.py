@@ -11,7 +11,6 @@ from rubrica.core.ports import Completer, Generator
 from rubrica.core.prompts import Prompt
 from rubrica.core.records import Response, ThinkExample
 from rubrica.core.run import Stage
-from rubrica.judges.executor import Executor
 from rubrica.methods.qa_lign import NO_TOTAL, NOTHING_TO_MEND, Weakness, templated_reflection
 from rubrica.recipes.checks import check_phrases
 from rubrica.recipes.config import ThinkSft
@@ -34,16 +33,7 @@ def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> dict[str,
     chat = load_chat_format(weights.model, weights.chat_template)
     rendered = [chat.render(prompt) for prompt in (*context.prompts.sft, *context.prompts.replay)]
     chat.check(recipe.tags, rendered, max(config.draft.max_tokens, config.revision.max_tokens))
-    executor = Executor(
-        context.judge,
-        context.run.store,
-        program=context.program,
-        reward=recipe.reward,
-        thresholds=context.thresholds,
-        progress=lambda done, total: context.report("think-sft: judging", done, total),
-    )
-    if context.spending is not None:
-        context.spending.watch(executor)
+    executor = context.executor("think-sft")
     policy = open_generator(weights.model, recipe.policy.dtype, weights.chat_template)
     teacher = _teacher(context)
     builder = ExampleBuilder(
