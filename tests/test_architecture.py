@@ -30,11 +30,12 @@ ALLOWED = {
     "engines": {"core"},
     "lab": LOW | FREE | {"models", "judges"},
     "bench": RUNS,
+    "claims": RUNS | {"recipes"},
     "recipes": RUNS | {"feedback", "governance", "reports"},
     "serve": {"core"},
     "integrations": {"core"},
     "studio": LOW | {"reports", "feedback", "governance"},
-    "cli": RUNS | {"feedback", "governance", "reports", "recipes", "studio", "serve", "bench"},
+    "cli": RUNS | {"feedback", "governance", "reports", "recipes", "studio", "serve", "bench", "claims"},
     "__main__": {"cli"},
 }
 ONLY_IN = {
@@ -45,7 +46,7 @@ ONLY_IN = {
     "fastapi": {"studio", "serve"},
     "typer": {"cli"},
 }
-TORCH_FREE = ("core", "program", "judges", "reports", "serve", "cli")
+TORCH_FREE = ("core", "program", "judges", "reports", "serve", "claims", "cli")
 WITH_TORCH = {
     f"rubrica.judges.{name}"
     for name in ("attention", "cascade", "continuation", "forward", "local", "reason", "tree")

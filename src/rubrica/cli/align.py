@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rubrica.cli.options import JsonFlag
-from rubrica.cli.output import console, cost_table, error_line, note, print_json
+from rubrica.cli.output import console, cost_table, error_line, labelled_bar, note, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,22 +68,13 @@ def run_recipe(
     goes on with. What a stage cannot be trained on stays so: that takes another run.
     ``quiet`` prints no result on stdout.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from rubrica.core.errors import BudgetError, JudgeError, ModelError, StorageError, TrainingError
     from rubrica.recipes.align import align as run_align
     from rubrica.recipes.surroundings import default_surroundings
 
     pauses = (BudgetError, JudgeError, ModelError, StorageError, TrainingError)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    screen = console(stderr=True)
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
-        task = bars.add_task("starting", total=None)
-
-        def progress(label: str, done: int, total: int) -> None:
-            bars.update(task, description=label, completed=done, total=total)
-
-        try:
+    try:
+        with labelled_bar() as progress:
             model = run_align(
                 loaded,
                 folder,
@@ -93,15 +84,14 @@ def run_recipe(
                 surroundings=default_surroundings(),
                 source=source,
             )
-        except (KeyboardInterrupt, *pauses) as error:
-            bars.stop()
-            if isinstance(error, BudgetError):
-                error_line(f"to go on: {shlex.join(_raised(again, f'budget.{error.cap}'))}")
-            elif isinstance(error, TrainingError):
-                error_line("to start over: correct the recipe and choose another --out")
-            elif (folder / "recipe.yaml").exists():
-                error_line(f"to go on: {shlex.join(again)}")
-            raise
+    except (KeyboardInterrupt, *pauses) as error:
+        if isinstance(error, BudgetError):
+            error_line(f"to go on: {shlex.join(_raised(again, f'budget.{error.cap}'))}")
+        elif isinstance(error, TrainingError):
+            error_line("to start over: correct the recipe and choose another --out")
+        elif (folder / "recipe.yaml").exists():
+            error_line(f"to go on: {shlex.join(again)}")
+        raise
     if as_json:
         print_json(_result(folder, model))
     elif not quiet:

@@ -91,6 +91,18 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
+@contextmanager
+def labelled_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr for work of many parts; gives a function that takes (what is done, done, total)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    screen = console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
+        task = bars.add_task("starting", total=None)
+        yield lambda what, done, total: bars.update(task, description=what, completed=done, total=total)
+
+
 def plain(text: str) -> str:
     """``text`` with control characters replaced, so that it cannot move the cursor or recolour a terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)

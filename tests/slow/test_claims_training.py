@@ -1,0 +1,78 @@
+"""Recipes of the claims table: their first stages are shared, and a killed one goes on."""
+
+from pathlib import Path
+
+import pytest
+
+from rubrica.claims.workshop import Bench, Workshop
+from rubrica.core.attempt import Tags
+from rubrica.core.records import EvalResult
+from rubrica.core.run import Stage
+from rubrica.recipes.config import Recipe
+
+pytestmark = pytest.mark.slow
+SMALL = (
+    "judge=lab-oracle",
+    "stages.0.examples=12",
+    "stages.0.replay_examples=4",
+    "stages.0.reference=null",
+    "stages.1.steps=1",
+    "stages.1.prompts_per_step=2",
+    "stages.1.group_size=2",
+    "stages.1.reference=null",
+)
+
+
+def think(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"stages": recipe.stages[:1]})
+
+
+def stage_of(run: Path, number: int) -> Stage:
+    return Stage(sorted((run / "stages").iterdir())[number - 1])
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Workshop(tmp_path).bench("test", 3)
+
+
+def test_first_stages_are_shared(bench: Bench, tmp_path: Path) -> None:
+    ours = bench.recipe(*SMALL)
+    other = bench.recipe(*SMALL, "reward.preset=qa-lign")
+    assert ours.seed == other.seed == 3
+    first, second = bench.trained(ours, think(ours)), bench.trained(other, think(ours))
+    alone = bench.trained(think(ours))
+    assert len(list((tmp_path / "trained").iterdir())) == 3
+    summaries = [stage_of(run, 1).summary() for run in (alone.run, first.run, second.run)]
+    assert summaries[0] == summaries[1] == summaries[2]  # with its seconds: trained once
+    weights = [
+        (run / "stages/01-think-sft/model/model.safetensors").read_bytes() for run in (alone.run, first.run)
+    ]
+    assert weights[0] == weights[1]
+    assert first.model.name == "model"
+    assert "grpo" in str(first.model)
+    spent = sum(
+        float(str(stage_of(run, n).summary()["seconds"]))
+        for run, n in ((alone.run, 1), (first.run, 2), (second.run, 2))
+    )
+    again = Workshop(tmp_path).bench("test", 3)
+    again.trained(ours, think(ours))
+    again.trained(other, think(ours))
+    assert again.seconds == pytest.approx(spent, abs=1.0)
+
+
+def test_shared_stages_change_nothing(bench: Bench) -> None:
+    """Rewards of the first update are those of a run that trains both stages itself."""
+    ours = bench.recipe(*SMALL)
+    apart, joined = bench.trained(ours, think(ours)), bench.trained(ours)
+    assert apart.run != joined.run
+    rows = [stage_of(run, 2).metrics()[0].metrics for run in (apart.run, joined.run)]
+    assert [row["reward"] for row in rows] == [rows[0]["reward"]] * 2
+
+
+def test_evaluations_are_kept(bench: Bench, tmp_path: Path) -> None:
+    found = bench.evaluated("starter", tags=None, samples=1)
+    assert isinstance(found, EvalResult)
+    assert found == bench.evaluated("starter", tags=None, samples=1)
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    assert bench.evaluated("starter", tags=Tags(), samples=1) != found

@@ -1,0 +1,333 @@
+"""The claims table: verdicts, what is kept, what is told."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rubrica.claims.experiment import Experiment, choose
+from rubrica.claims.finding import Claim, Effect, Outcome, Verdict, finding
+from rubrica.claims.registry import EXPERIMENTS
+from rubrica.claims.table import Table, fill
+from rubrica.claims.workshop import Bench, Workshop
+from rubrica.cli import main
+from rubrica.core.errors import UsageError
+from rubrica.core.run import Stage
+
+
+def claim(id: str = "fake") -> Claim:
+    return Claim(
+        id=id,
+        claim="more is better",
+        paper="Nobody 2026",
+        experiment="x",
+        effect="more less less",
+        judge="oracle",
+    )
+
+
+def of(*effects: float) -> list[Outcome]:
+    return [Outcome(seed=n, effect=value, details={}, seconds=2.0) for n, value in enumerate(effects)]
+
+
+class TestVerdict:
+    """t quantiles of .975: 12.7062 on 1 degree of freedom, 4.30265 on 2."""
+
+    def test_wholly_above(self) -> None:
+        # mean .2, sd .1, half 4.30265 x .1 / sqrt 3 = .24841 would touch 0; sd .05 does not: .12421
+        found = finding(claim(), of(0.15, 0.20, 0.25), "2026-01-01")
+        assert (found.estimate, found.verdict) == (pytest.approx(0.2), Verdict.REPRODUCED)
+        assert found.low == pytest.approx(0.2 - 4.302653 * 0.05 / math.sqrt(3), abs=1e-6)
+        assert found.high == pytest.approx(0.2 + 4.302653 * 0.05 / math.sqrt(3), abs=1e-6)
+
+    def test_across(self) -> None:
+        found = finding(claim(), of(0.1, 0.2, 0.3), "2026-01-01")
+        assert found.verdict is Verdict.UNDECIDED
+        assert found.low == pytest.approx(-0.048413, abs=1e-5)
+
+    def test_wholly_below(self) -> None:
+        # two seeds: mean -.1, sd .0141421, half 12.7062 x .01 = .127 would touch 0; sd .00141421: .0127
+        assert finding(claim(), of(-0.09, -0.11), "d").verdict is Verdict.UNDECIDED
+        found = finding(claim(), of(-0.099, -0.101), "d")
+        assert found.verdict is Verdict.NOT_REPRODUCED
+        assert found.high == pytest.approx(-0.1 + 0.0127062, abs=1e-6)
+
+    def test_one_seed_decides_nothing(self) -> None:
+        found = finding(claim(), of(0.9), "d")
+        assert (found.verdict, found.low, found.high) == (Verdict.UNDECIDED, None, None)
+
+    def test_no_difference_decides_nothing(self) -> None:
+        assert finding(claim(), of(0.0, 0.0, 0.0), "d").verdict is Verdict.UNDECIDED
+
+    def test_sums(self) -> None:
+        found = finding(claim(), of(0.1, 0.2, 0.3), "2026-01-01")
+        assert (found.seconds, found.seeds, found.date) == (6.0, (0, 1, 2), "2026-01-01")
+
+    @given(st.lists(st.floats(-1, 1), min_size=2, max_size=6))
+    def test_the_opposite_effect_has_the_opposite_verdict(self, effects: list[float]) -> None:
+        opposite = {
+            Verdict.REPRODUCED: Verdict.NOT_REPRODUCED,
+            Verdict.NOT_REPRODUCED: Verdict.REPRODUCED,
+            Verdict.UNDECIDED: Verdict.UNDECIDED,
+        }
+        there = finding(claim(), of(*effects), "d").verdict
+        assert finding(claim(), of(*(-e for e in effects)), "d").verdict is opposite[there]
+
+
+class Counting:
+    """An experiment that writes down what it makes."""
+
+    __module__ = __name__
+
+    def __init__(self, log: Path, fail: frozenset[int] = frozenset()) -> None:
+        self.log, self.fail = log, fail
+
+    def note(self, what: str) -> None:
+        with self.log.open("a") as file:
+            file.write(what + "\n")
+
+    def made(self) -> list[str]:
+        return self.log.read_text().split("\n")[:-1] if self.log.exists() else []
+
+    def __call__(self, bench: Bench) -> Mapping[str, Effect]:
+        self.note(f"test {bench.seed}")
+        if bench.seed in self.fail:
+            raise RuntimeError("the well is dry")
+
+        def value() -> float:
+            self.note(f"value {bench.seed}")
+            return 0.5 + bench.seed
+
+        def train(stage: Stage) -> dict[str, object]:
+            self.note(f"train {bench.seed}")
+            (stage.path / "weights").write_text("1")
+            return {"loss": 1.0}
+
+        stage = bench.stage("net", {"seed": bench.seed}, train)
+        assert (stage.path / "weights").exists()
+        assert stage.summary()["loss"] == 1.0
+        return {"fake": Effect(value=bench.kept("v", bench.seed, float, value), details={"seed": bench.seed})}
+
+
+def experiment(test: Counting, name: str = "fake") -> Experiment:
+    return Experiment(name=name, claims=(claim(),), test=test)
+
+
+def run(out: Path, *tests: Experiment, seeds: int = 3, quick: bool = False) -> tuple[Table, list[str]]:
+    said: list[str] = []
+    with Workshop(out, quick=quick) as shop:
+        return fill(tests, range(seeds), shop, said.append), said
+
+
+class TestWhatIsKept:
+    def test_finished_seeds_are_not_tested_again(self, tmp_path: Path) -> None:
+        test = Counting(tmp_path / "log")
+        first, _ = run(tmp_path / "out", experiment(test), seeds=2)
+        assert first.findings[0].seeds == (0, 1)
+        assert len(test.made()) == 6
+        again, _ = run(tmp_path / "out", experiment(test), seeds=2)
+        assert again == first
+        assert len(test.made()) == 6
+        more, _ = run(tmp_path / "out", experiment(test), seeds=3)
+        assert test.made()[6:] == ["test 2", "train 2", "value 2"]
+        assert more.findings[0].estimate == pytest.approx(1.5)  # (.5 + 1.5 + 2.5) / 3
+        fewer, _ = run(tmp_path / "out", experiment(test), seeds=1)
+        assert fewer == more, "no finished seed is left out"
+
+    def test_experiments_share_what_has_the_same_key(self, tmp_path: Path) -> None:
+        test = Counting(tmp_path / "log")
+        run(tmp_path / "out", experiment(test), experiment(test, "other"), seeds=1)
+        assert test.made() == ["test 0", "train 0", "value 0", "test 0"]
+
+    def test_time_is_that_of_all_that_was_used(self, tmp_path: Path) -> None:
+        test = Counting(tmp_path / "log")
+        table, _ = run(tmp_path / "out", experiment(test), experiment(test, "other"), seeds=1)
+        kept = [json.loads(p.read_text()) for p in (tmp_path / "out").rglob("*.json") if "kept" in str(p)]
+        stages = [json.loads(p.read_text()) for p in (tmp_path / "out").rglob("summary.json")]
+        made = kept[0]["seconds"] + stages[0]["seconds"]
+        assert all(found.seconds >= made for found in table.findings)
+
+    def test_quick_results_stay_apart(self, tmp_path: Path) -> None:
+        test = Counting(tmp_path / "log")
+        run(tmp_path / "out", experiment(test), seeds=1)
+        table, _ = run(tmp_path / "out", experiment(test), seeds=1, quick=True)
+        assert test.made().count("test 0") == 2
+        assert table.quick
+
+    def test_a_second_process_is_refused(self, tmp_path: Path) -> None:
+        with Workshop(tmp_path), pytest.raises(UsageError, match="another process"), Workshop(tmp_path):
+            pass
+
+    def test_kill_9_redoes_nothing(self, tmp_path: Path) -> None:
+        script = tmp_path / "killed.py"
+        script.write_text(KILLED)
+        command = [sys.executable, str(script), str(tmp_path)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        ends = []
+        for _ in range(6):
+            ends.append(subprocess.run(command, env=environment, timeout=120, check=False).returncode)
+        assert ends == [-signal.SIGKILL] * 4 + [0, 0]
+        made = (tmp_path / "made").read_text().split()
+        assert made == ["a0", "b0", "c0", "a1", "b1", "c1"]
+        findings = json.loads((tmp_path / "out" / "claims.json").read_text())["findings"]
+        assert [outcome["effect"] for outcome in findings[0]["outcomes"]] == [0.0, 1.0]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rubrica.claims.experiment import Experiment
+from rubrica.claims.finding import Claim, Effect
+from rubrica.claims.table import fill
+from rubrica.claims.workshop import Workshop
+
+root = Path(sys.argv[1])
+
+def once(name):
+    # dies the first time, without a word, just before or just after the item is done
+    if not (root / f"died-{name}").exists():
+        (root / f"died-{name}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def test(bench):
+    def make(name):
+        def run():
+            with (root / "made").open("a") as file:
+                file.write(f"{name}{bench.seed}\\n")
+            return name
+        return bench.kept("part", [name, bench.seed], str, run)
+    make("a")
+    once(f"a{bench.seed}")
+    make("b")
+    make("c")
+    once(f"c{bench.seed}")
+    return {"x": Effect(value=float(bench.seed))}
+
+claim = Claim(id="x", claim="c", paper="p", experiment="e", effect="f", judge="j")
+with Workshop(root / "out") as shop:
+    fill([Experiment("x", (claim,), test)], range(2), shop)
+"""
+
+
+class TestFailure:
+    def test_the_others_go_on(self, tmp_path: Path) -> None:
+        broken, whole = Counting(tmp_path / "a", frozenset({1})), Counting(tmp_path / "b")
+        table, said = run(tmp_path / "out", experiment(broken, "broken"), experiment(whole, "whole"), seeds=2)
+        assert [(f.experiment, f.seed, f.why) for f in table.failures] == [
+            ("broken", 1, "RuntimeError: the well is dry")
+        ]
+        assert "broken, seed 1: failed: RuntimeError: the well is dry" in said
+        assert [f.seeds for f in table.findings] == [(0,), (0, 1)]
+
+    def test_an_effect_without_a_claim_is_a_failure(self, tmp_path: Path) -> None:
+        other = Experiment("fake", (claim("another"),), Counting(tmp_path / "a"))
+        table, _ = run(tmp_path / "out", other, seeds=1)
+        assert "expected one for each of another" in table.failures[0].why
+
+    def test_a_damaged_seed_is_named(self, tmp_path: Path) -> None:
+        test = Counting(tmp_path / "log")
+        run(tmp_path / "out", experiment(test), seeds=1)
+        (path,) = (tmp_path / "out" / "seeds").rglob("0.json")
+        path.write_text("{")
+        with pytest.raises(UsageError, match=r"0\.json: not a finished seed"):
+            run(tmp_path / "out", experiment(test), seeds=1)
+
+
+class TestChoosing:
+    KNOWN = tuple(Experiment(name, (claim(),), lambda bench: {}) for name in ("a.x", "b", "a.y"))
+
+    @pytest.mark.parametrize(
+        ("names", "chosen"),
+        [((), ["a.x", "b", "a.y"]), (("a",), ["a.x", "a.y"]), (("b", "a.y"), ["b", "a.y"])],
+    )
+    def test_by_name_and_group(self, names: tuple[str, ...], chosen: list[str]) -> None:
+        assert [e.name for e in choose(names, self.KNOWN)] == chosen
+
+    def test_unknown(self) -> None:
+        with pytest.raises(UsageError, match=r"'a\.z': there is none \(did you mean 'a\.[xy]'\?\)"):
+            choose(["a.z"], self.KNOWN)
+
+
+class TestRegistry:
+    def test_names_and_claims_are_unique_and_belong_together(self) -> None:
+        names = [e.name for e in EXPERIMENTS]
+        ids = [c.id for e in EXPERIMENTS for c in e.claims]
+        assert len(set(names)) == len(names)
+        assert len(set(ids)) == len(ids)
+        assert all(c.id == e.name or c.id.startswith(f"{e.name}.") for e in EXPERIMENTS for c in e.claims)
+
+    def test_every_claim_fits_one_line_and_says_who_judges(self) -> None:
+        for each in (c for e in EXPERIMENTS for c in e.claims):
+            assert "\n" not in each.claim
+            assert len(each.claim) <= 120
+            assert "oracle" in each.judge
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counting:
+    """Two experiments in place of the registry's."""
+    from rubrica.claims import registry
+
+    test = Counting(tmp_path / "log", frozenset({1}))
+    every = (experiment(Counting(tmp_path / "other"), "fake.one"), experiment(test, "fake.two"))
+    monkeypatch.setattr(registry, "EXPERIMENTS", every)
+    return test
+
+
+def command(*args: str) -> int | str | None:
+    with pytest.raises(SystemExit) as left:
+        main(["lab", "claims", *args])
+    return left.value.code
+
+
+class TestCommand:
+    def test_table(self, two: Counting, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert command("fake.one", "--seeds", "2", "--out", str(tmp_path / "out")) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        for part in ("Nobody", "+1.000", "[-5.353, +7.353]", "undecided"):  # half 12.7062 x .70711 / sqrt 2
+            assert part in shown
+
+    def test_json_is_the_file(
+        self, two: Counting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert command("fake.one", "--seeds", "1", "--out", str(tmp_path / "out"), "--json") == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert printed == json.loads((tmp_path / "out" / "claims.json").read_text())
+        row = printed["findings"][0]
+        assert (row["estimate"], row["low"], row["seeds"], row["verdict"]) == (0.5, None, [0], "undecided")
+
+    def test_the_file_keeps_the_others(
+        self, two: Counting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = str(tmp_path / "out")
+        command("fake.one", "--seeds", "1", "--out", out)
+        capsys.readouterr()
+        command("fake.two", "--seeds", "1", "--out", out, "--json")
+        printed = json.loads(capsys.readouterr().out)
+        assert len(printed["findings"]) == 1
+        assert len(json.loads((tmp_path / "out" / "claims.json").read_text())["findings"]) == 2
+
+    def test_a_failure_is_exit_1(
+        self, two: Counting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert command("--seeds", "2", "--out", str(tmp_path / "out")) == 1
+        said = capsys.readouterr().err
+        assert "fake.two, seed 1: failed: RuntimeError: the well is dry" in said
+        assert "failed: fake.two (seed 1)" in said
+
+    def test_unknown_name(self, two: Counting, capsys: pytest.CaptureFixture[str]) -> None:
+        assert command("fake.tow") == 2
+        assert "did you mean 'fake.two'?" in capsys.readouterr().err
+
+    def test_list(self, two: Counting, capsys: pytest.CaptureFixture[str]) -> None:
+        assert command("--list", "--json") == 0
+        assert [e["name"] for e in json.loads(capsys.readouterr().out)] == ["fake.one", "fake.two"]
+        assert not two.made()
