@@ -16,15 +16,17 @@ from rubrica.core.config import load_config
 from rubrica.core.errors import DataError, TrainingError, UsageError
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.run import Stage
-from rubrica.recipes.config import Grpo, Recipe
+from rubrica.recipes.config import Recipe
 from rubrica.recipes.grpo import fast_rollouts, grpo_size
 from rubrica.recipes.models import ChatFormat, load_chat_format
+from rubrica.recipes.stages.grpo import Grpo
 from rubrica.recipes.writer import open_writer
 from rubrica.train.arguments import Numerics
 from rubrica.train.callbacks import newest_checkpoint
 from rubrica.train.grpo import Completion, LogMetric, PromptRow, grpo_arguments, train_grpo
 from rubrica.train.policy import Lora, Start
-from rubrica.train.sft import TokenRow, epochs_in_order, sft_arguments, train_sft
+from rubrica.train.running import epochs_in_order
+from rubrica.train.sft import TokenRow, sft_arguments, train_sft
 from tiny import CHAT_TEMPLATE, tiny_checkpoint, tiny_model, tiny_tokenizer
 
 pytestmark = [

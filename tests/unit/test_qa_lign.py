@@ -41,8 +41,8 @@ from rubrica.methods.qa_lign import (
 from rubrica.models.scripted import ScriptedGenerator, ScriptedJudge
 from rubrica.program.pooling import pool
 from rubrica.program.reward import RewardConfig
-from rubrica.recipes.config import ThinkSft
 from rubrica.recipes.examples import CallLost, ExampleBuilder, NoReflection, build_summary, written_by
+from rubrica.recipes.stages.think_sft import ThinkSft
 from rubrica.recipes.think_sft import nothing_to_train_on
 
 TAGS = Tags()

@@ -16,11 +16,14 @@ from rubrica.core.programs import When
 from rubrica.core.prompts import Message, Prompt
 from rubrica.lab.checkpoints import DEMO_RECIPE
 from rubrica.program.program import load_program, questions
-from rubrica.recipes.config import Grpo, LabPrompts, Recipe, ThinkSft
+from rubrica.recipes.config import Recipe
 from rubrica.recipes.context import Surroundings
 from rubrica.recipes.examples import REFLECTION_TOKENS
 from rubrica.recipes.forecast import forecast, judging_cost
+from rubrica.recipes.options import LabPrompts
 from rubrica.recipes.prompts import arrange, gather, in_order
+from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.think_sft import ThinkSft
 
 PAPER = Path(__file__).parents[2] / "recipes/qa-lign-8b.yaml"
 

@@ -80,9 +80,8 @@ def serve(
     limits = Limits(
         max_body=max_body, max_items=max_items, max_text=max_text, max_queue=max_queue, timeout=timeout
     )
-    settings = Settings(
-        keys=keys, hosts=LOOPBACK if local and not keys else ("*",), ends=tuple(end or ()), limits=limits
-    )
+    hosts = LOOPBACK if local and not keys else ("*",)
+    settings = Settings(keys=keys, hosts=hosts, ends=tuple(end or ()), limits=limits)
     preset = validate(RewardConfig, {"preset": reward}, "--reward")
     around = validate(Tags, {"open": tags[0], "close": tags[1]}, "--tags")
     budget = Budget(calls=max_calls, money=max_money)
@@ -95,10 +94,14 @@ def serve(
             if as_json:
                 print_json({"url": where, "judge": scorer.judge, "program": scorer.program})
                 sys.stdout.flush()
-            error_line(f"rewards at {where}/v1/score {'with an API key' if keys else 'without a key'}")
-            error_line(f"documentation at {where}/docs, verdicts in {out}/store.sqlite; Ctrl-C ends it")
+            _tell(where, bool(keys), out)
 
         _leave(scorer, run_server(scorer, settings, listener, grace=grace, on_ready=say_ready))
+
+
+def _tell(where: str, keyed: bool, out: Path) -> None:
+    error_line(f"rewards at {where}/v1/score {'with an API key' if keyed else 'without a key'}")
+    error_line(f"documentation at {where}/docs, verdicts in {out}/store.sqlite; Ctrl-C ends it")
 
 
 def _leave(scorer: "ItemScorer", at_rest: bool) -> None:

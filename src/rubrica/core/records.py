@@ -202,6 +202,8 @@ class Preference(Record):
     chosen: NonEmpty
     rejected: NonEmpty
     weight: float = Field(default=1.0, ge=0)
+    gap: FiniteFloat | None = None
+    """Score of the chosen answer minus that of the rejected one, where they were scored."""
     confidence: float | None = Field(default=None, ge=0, le=1)
     source: str = ""
 

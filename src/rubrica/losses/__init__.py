@@ -1,1 +1,1 @@
-"""Loss functions of preference and reward learning; torch alone."""
+"""Loss functions on tensors: the equation and its source beside the code; nothing of ours is imported."""

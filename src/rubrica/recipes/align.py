@@ -18,10 +18,14 @@ from rubrica.judges.factory import make_judge
 from rubrica.judges.passport import FILE as PASSPORT
 from rubrica.judges.passport import passport_file, read_passport
 from rubrica.recipes.checks import check_passports, check_prompt_files, check_recipe, program_of
-from rubrica.recipes.config import Grpo, Recipe, StageConfig, ThinkSft, recipe_identity
+from rubrica.recipes.config import Recipe, recipe_identity
 from rubrica.recipes.context import Context, Progress, Surroundings, Weights
 from rubrica.recipes.prompts import StagePrompts, arrange, on_hub
 from rubrica.recipes.spending import WHOLE_RUN, Spending
+from rubrica.recipes.stages import StageConfig
+from rubrica.recipes.stages.dpo import Dpo
+from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.think_sft import ThinkSft
 
 Announce = Callable[[str], None]
 """Gets one line about what was done, with its time."""
@@ -85,10 +89,9 @@ def align(
         used = 0
         kinds = [config.type for config in recipe.stages]
         for number, config in enumerate(recipe.stages, 1):
-            taken = config.steps * config.prompts_per_step if isinstance(config, Grpo) else 0
             stage = run.stage(number, config.type)
-            _run_stage(context, config, stage, prompts.rl[used : used + taken], say)
-            used += taken
+            _run_stage(context, config, stage, prompts.rl[used : used + config.prompts_needed], say)
+            used += config.prompts_needed
             _evaluate(context, config.type if kinds.count(config.type) == 1 else stage.name, say)
     if around.report is not None:
         say(f"report: {around.report(out)}")
@@ -149,6 +152,10 @@ def _summary_of(
             from rubrica.recipes.grpo import run_grpo
 
             return run_grpo(context, config, stage, prompts)
+        case Dpo():
+            from rubrica.recipes.dpo import run_dpo
+
+            return run_dpo(context, config, stage, prompts)
 
 
 def _evaluate(context: Context, label: str, say: Announce) -> None:

@@ -12,9 +12,12 @@ from rubrica.core.programs import Program
 from rubrica.judges.factory import JudgeConfig, check_priced, check_spec, check_vouched
 from rubrica.methods.qa_lign import missing_phrases
 from rubrica.program.program import load_program
-from rubrica.recipes.config import Recipe, ThinkSft
+from rubrica.recipes.config import Recipe
 from rubrica.recipes.context import Surroundings
 from rubrica.recipes.prompts import on_hub
+from rubrica.recipes.stages import reference_of
+from rubrica.recipes.stages.dpo import Dpo
+from rubrica.recipes.stages.think_sft import ThinkSft
 from rubrica.recipes.writer import can_write
 
 
@@ -35,12 +38,14 @@ def check_recipe(recipe: Recipe, program: Program, source: str, surroundings: Su
     for suite in recipe.evaluate.suites:
         if surroundings.check_suite is not None:
             surroundings.check_suite(suite)
-    for judge in (recipe.judge, *(stage.reference for stage in recipe.stages)):
+    for judge in (recipe.judge, *map(reference_of, recipe.stages)):
         if judge is not None:
             check_spec(judge, surroundings.judges)
             if recipe.budget.money is not None:
                 check_priced(judge, f"{source}: budget.money")
-    for stage in recipe.stages:
+    for number, stage in enumerate(recipe.stages):
+        if isinstance(stage, Dpo):
+            _check_pairs(stage, recipe, f"{source}: stages.{number}", surroundings)
         if not isinstance(stage, ThinkSft):
             continue
         if stage.reflection == "template":
@@ -52,13 +57,28 @@ def check_recipe(recipe: Recipe, program: Program, source: str, surroundings: Su
             )
 
 
+def _check_pairs(stage: Dpo, recipe: Recipe, where: str, surroundings: Surroundings) -> None:
+    chosen = stage.chosen or recipe.teacher
+    if not stage.pairs and chosen is None:
+        raise UsageError(
+            f"{where}: nobody writes the chosen answers; name a model in chosen or in the recipe's teacher, or "
+            "files of pairs in pairs"
+        )
+    if stage.chosen is not None:
+        surroundings.model(stage.chosen.model)
+    if stage.loss == "dpo" and stage.gamma:
+        raise UsageError(f"{where}: gamma is SimPO's; remove it, or set loss: simpo")
+    for n, path in enumerate(stage.pairs):
+        _check_file(where, f"pairs.{n}", path)
+
+
 def check_passports(recipe: Recipe, program: Program, source: str, judge: str | None = None) -> list[str]:
     """Hold the recipe's judges against their passports; return warnings, ``UsageError`` for a floor that is not met.
 
     ``judge`` is the fingerprint of the main judge, None before it is loaded; that of a reference is not compared.
     """
     named: list[tuple[str, str | JudgeConfig | None, str | None]] = [("judge", recipe.judge, judge)]
-    named += [(f"stages.{n}.reference", stage.reference, None) for n, stage in enumerate(recipe.stages)]
+    named += [(f"stages.{n}.reference", reference_of(stage), None) for n, stage in enumerate(recipe.stages)]
     return [
         line
         for key, config, fingerprint in named

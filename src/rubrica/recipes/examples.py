@@ -32,11 +32,10 @@ from rubrica.methods.qa_lign import (
     reflection_request,
     revision_prefix,
 )
-from rubrica.recipes.config import ThinkSft
 from rubrica.recipes.reference import ask_reference
+from rubrica.recipes.sampling import stored_texts
+from rubrica.recipes.stages.think_sft import ThinkSft
 
-CHUNK = 64
-"""Prompts generated between two commits; a chunk is kept whole, so that a resumed run makes the same batches."""
 REFLECTION_TOKENS = 120
 CUT_OFF = "{} was cut off"
 """Why a row is dropped whose draft or revision ran into its ``max_tokens``."""
@@ -220,35 +219,6 @@ class ExampleBuilder:
 
     def _card_id(self, prompt: Prompt, text: str) -> str:
         return card_id(prompt, text, self.program, self.judge.fingerprint)
-
-
-def stored_texts(
-    store: Store,
-    stage: str,
-    kind: str,
-    generator: Generator,
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    prefixes: Sequence[str] | None,
-    report: Callable[[int, int], None],
-) -> dict[str, Response]:
-    """Return one response for each prompt id; what the store does not hold is generated and kept."""
-    found: dict[str, Response] = {}
-    for prompt in prompts:
-        if (known := store.get(kind, prompt.id, Response, stage=stage)) is not None:
-            found[prompt.id] = known
-    missing = [i for i, prompt in enumerate(prompts) if prompt.id not in found]
-    report(len(found), len(prompts))
-    for start in range(0, len(missing), CHUNK):
-        part = missing[start : start + CHUNK]
-        asked = [prompts[i] for i in part]
-        continued = None if prefixes is None else [prefixes[i] for i in part]
-        with store.batch():
-            for index, response in generator.generate(asked, sampling, continued):
-                found[asked[index].id] = response
-                store.put(kind, asked[index].id, response, stage=stage)
-        report(len(found), len(prompts))
-    return found
 
 
 def written_by(completer: Completer, secret: str, titles: Sequence[str], tags: Tags) -> Reflect:

@@ -12,9 +12,12 @@ from rubrica.core.records import Price
 from rubrica.judges.factory import parts
 from rubrica.program.program import questions
 from rubrica.program.relevance import relevance_questions
-from rubrica.recipes.config import Grpo, Recipe, ThinkSft
+from rubrica.recipes.config import Recipe
 from rubrica.recipes.examples import REFLECTION_TOKENS
 from rubrica.recipes.rates import Cost, Rates, cost_of, rated_cost
+from rubrica.recipes.stages.dpo import Dpo
+from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.think_sft import ThinkSft
 
 CHARACTERS_PER_TOKEN = 4
 PROMPT_TOKENS = 100
@@ -35,7 +38,7 @@ class Forecast(Config):
     judge_calls: int
     """Questions asked by GRPO: steps x prompts x group x 2 texts x questions."""
     sft_judge_calls: int
-    """Questions asked by think-SFT about drafts: examples x questions."""
+    """Questions asked about drafts of think-SFT and about answers of DPO with an offset: texts x questions."""
     sft_check_calls: int
     """Questions asked about revisions, and by a reference judge where there is one."""
     diagnostic_calls: int
@@ -82,6 +85,12 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
                 length = stage.draft.max_tokens + stage.revision.max_tokens
                 sampled += stage.examples * length + stage.replay_examples * stage.revision.max_tokens
                 read += stage.examples * (2 * fixed + asked * length)
+            case Dpo():
+                made = 0 if stage.pairs else stage.examples
+                sampled += 2 * made * stage.sampling.max_tokens
+                if stage.offset is not None:
+                    draft_texts += 2 * made
+                    read += 2 * made * (fixed + asked * stage.sampling.max_tokens)
     texts = grpo_texts + draft_texts + check_texts
     written += sum(texts * asked * (REASON_TOKENS if p.mode == "reason" else 1) for p in parts(recipe.judge))
     return Forecast(

@@ -32,9 +32,9 @@ from rubrica.models.decoding import Decoder, decode, sampler
 from rubrica.program.labels import is_constraint
 from rubrica.program.program import questions
 from rubrica.recipes.ahead import Ahead
-from rubrica.recipes.config import Grpo
 from rubrica.recipes.context import Context, reference_judge
 from rubrica.recipes.models import ChatFormat, load_chat_format, training_start
+from rubrica.recipes.stages.grpo import Grpo
 from rubrica.recipes.vetoes import checked_false, expected_false
 from rubrica.train.arguments import has_accelerator
 from rubrica.train.grpo import Completion, GrpoSize, LogMetric, PromptRow, Rollouts, train_grpo

@@ -7,15 +7,20 @@ from rubrica.checkpoint import checkpoint_folder
 from rubrica.core.errors import DataError
 from rubrica.core.prompts import Prompt
 from rubrica.judges.factory import JudgeConfig, local_of
-from rubrica.recipes.config import Grpo, Recipe, ThinkSft
+from rubrica.recipes.config import Recipe
 from rubrica.recipes.context import Surroundings
 from rubrica.recipes.examples import REFLECTION_TOKENS
 from rubrica.recipes.grpo import grpo_size
 from rubrica.recipes.models import load_chat_format, model_folder
 from rubrica.recipes.prompts import StagePrompts
+from rubrica.recipes.stages import reference_of
+from rubrica.recipes.stages.dpo import Dpo
+from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.think_sft import ThinkSft
 from rubrica.train.arguments import Numerics, check_devices
 from rubrica.train.callbacks import quiet
 from rubrica.train.grpo import grpo_arguments
+from rubrica.train.pairs import pair_arguments
 from rubrica.train.sft import sft_arguments
 
 
@@ -36,9 +41,11 @@ def check_training(recipe: Recipe, source: str) -> None:
                         grpo_arguments(
                             grpo_size(stage), stage.trainer, numerics, nowhere, recipe.seed, source
                         )
+                    case Dpo():
+                        pair_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
         except DataError as error:
             raise DataError(source, f"stages.{number}.{error.problem}") from None
-    for judge in (recipe.judge, *(stage.reference for stage in recipe.stages)):
+    for judge in (recipe.judge, *map(reference_of, recipe.stages)):
         spec = judge.spec if isinstance(judge, JudgeConfig) else judge or ""
         if path := local_of(spec):
             checkpoint_folder(path)
@@ -62,6 +69,11 @@ def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundin
                 folder = model_folder(recipe.teacher, surroundings)
                 teacher = load_chat_format(folder, recipe.teacher.chat_template)
                 teacher.check_lengths(_each(answered, teacher.render), stage.revision.max_tokens)
+            case Dpo() if not stage.pairs:
+                for source in filter(None, (stage.chosen or recipe.teacher,)):
+                    aligned = load_chat_format(model_folder(source, surroundings), source.chat_template)
+                    aligned.check_lengths(_each(prompts.rl, aligned.render), stage.sampling.max_tokens)
+                chat.check_lengths(_each(prompts.rl, chat.render), stage.sampling.max_tokens)
             case ThinkSft():  # the policy writes its revision behind draft and reflection
                 room = stage.draft.max_tokens + REFLECTION_TOKENS + stage.revision.max_tokens
                 chat.check(recipe.tags, _each(answered, chat.render), room)

@@ -20,8 +20,8 @@ from rubrica.core.ports import Generator
 from rubrica.core.prompts import Prompt
 from rubrica.core.run import Stage
 from rubrica.models.hf import HFGenerator
-from rubrica.recipes.config import ModelSource
 from rubrica.recipes.context import Context, Surroundings, Weights
+from rubrica.recipes.options import ModelSource
 from rubrica.train.policy import Lora, Start
 
 OTHER_TAGS = (

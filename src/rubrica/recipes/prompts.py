@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.prompts import Prompt
-from rubrica.recipes.config import Grpo, LabPrompts, PromptSource, Recipe, ThinkSft
+from rubrica.recipes.config import Recipe
+from rubrica.recipes.options import LabPrompts, PromptSource
+from rubrica.recipes.stages.think_sft import ThinkSft
 
 LoadPrompts = Callable[[str], Sequence[Prompt]]
 """Gets a file or hub id, or a kind of the lab's prompts."""
@@ -88,7 +90,6 @@ def arrange(recipe: Recipe, files: LoadPrompts, lab: LoadPrompts) -> StagePrompt
     Raises ``UsageError`` when there are too few for think-SFT, ``DataError`` when a prompt is given for both.
     """
     think_sft = next((stage for stage in recipe.stages if isinstance(stage, ThinkSft)), None)
-    grpo_stages = [stage for stage in recipe.stages if isinstance(stage, Grpo)]
     train = gather(recipe.prompts.train, files, lab)
     sft: list[Prompt] = []
     replay: list[Prompt] = []
@@ -105,7 +106,7 @@ def arrange(recipe: Recipe, files: LoadPrompts, lab: LoadPrompts) -> StagePrompt
             )
     else:
         train = [prompt for prompt in train if identity(prompt) not in taken]
-    count = sum(stage.steps * stage.prompts_per_step for stage in grpo_stages)
+    count = sum(stage.prompts_needed for stage in recipe.stages)
     if not count:
         return StagePrompts(sft, replay, [])
     if not train:

@@ -16,8 +16,9 @@ from rubrica.core.run import Run
 from rubrica.core.store import Store
 from rubrica.judges.factory import JudgeConfig, make_judge
 from rubrica.program.program import questions
-from rubrica.recipes.config import Grpo, Recipe
+from rubrica.recipes.config import Recipe
 from rubrica.recipes.spending import SESSION, Session
+from rubrica.recipes.stages.grpo import Grpo
 
 LETTERS = 4
 """Letters of a token, about."""

@@ -13,9 +13,8 @@ from rubrica.core.records import Response, ThinkExample
 from rubrica.core.run import Stage
 from rubrica.methods.qa_lign import NO_TOTAL, NOTHING_TO_MEND, Weakness, templated_reflection
 from rubrica.recipes.checks import check_phrases
-from rubrica.recipes.config import ThinkSft
 from rubrica.recipes.context import Context, reference_judge
-from rubrica.recipes.examples import CUT_OFF, ExampleBuilder, Reflect, build_summary, stored_texts, written_by
+from rubrica.recipes.examples import CUT_OFF, ExampleBuilder, Reflect, build_summary, written_by
 from rubrica.recipes.models import (
     ChatFormat,
     load_chat_format,
@@ -23,6 +22,8 @@ from rubrica.recipes.models import (
     open_generator,
     training_start,
 )
+from rubrica.recipes.sampling import stored_texts
+from rubrica.recipes.stages.think_sft import ThinkSft
 from rubrica.recipes.writer import JudgeWriter, open_writer
 from rubrica.train.sft import TokenRow, train_sft
 

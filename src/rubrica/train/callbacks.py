@@ -19,6 +19,8 @@ from rubrica.core.run import Stage
 Progress = Callable[[str, int, int], None]
 """Gets (what is done, how many are done, of how many)."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_QUIET = {"TRL_EXPERIMENTAL_SILENCE": "1", "TQDM_DISABLE": "1"}
+"""rollout_func is experimental, we know; DPOTrainer shows a bar of its own."""
 _NOT_METRICS = {"epoch", "total_flos", "num_tokens"}
 
 
@@ -68,13 +70,13 @@ def quiet() -> Iterator[None]:
 
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
-    rows, silence = _NoRows(), os.environ.get("TRL_EXPERIMENTAL_SILENCE")
+    rows, switched = _NoRows(), {name: os.environ.get(name) for name in _QUIET}
     logger = logging.getLogger("trl.trainer.grpo_trainer")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
     logger.addFilter(rows)
-    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # rollout_func is experimental; we know
+    os.environ.update(_QUIET)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of the libraries, about each other
@@ -85,10 +87,11 @@ def quiet() -> Iterator[None]:
         if bars:
             transformers_logging.enable_progress_bar()
         datasets.enable_progress_bars()
-        if silence is None:
-            del os.environ["TRL_EXPERIMENTAL_SILENCE"]
-        else:
-            os.environ["TRL_EXPERIMENTAL_SILENCE"] = silence
+        for name, value in switched.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:

@@ -19,8 +19,9 @@ from rubrica.core.config import Config, Json
 from rubrica.core.errors import DataError, TrainingError
 from rubrica.core.run import Stage
 from rubrica.train.arguments import Numerics, common_defaults, common_fixed, trainer_arguments
-from rubrica.train.callbacks import Progress, StageLog, newest_checkpoint, quiet, silence
-from rubrica.train.policy import Start, open_policy, save_policy
+from rubrica.train.callbacks import Progress, StageLog, quiet
+from rubrica.train.policy import Start, open_policy
+from rubrica.train.running import run_trainer
 
 LogMetric = Callable[[str, float], None]
 Rollouts = Callable[[int, Sequence[str], PreTrainedModel], tuple[list[list[int]], list[list[int]]]]
@@ -166,15 +167,8 @@ def train_grpo(
             rollout_func=None if rollout is None else _trl_rollout(rollout),
             callbacks=[StageLog(stage, "grpo", size.steps, progress)],
         )
-        silence(trainer)
-        newest = newest_checkpoint(stage.checkpoints)
-        done = newest[1] if newest else 0
-        stage.rewind(done)
-        if on_resume is not None:
-            on_resume(done)
-        trainer.train(resume_from_checkpoint=str(newest[0]) if newest else None)
-        save_policy(trainer.model, tokenizer, stage.model_dir, stage.path / "adapter", start.dtype)
-    return {"steps": float(trainer.state.global_step)}
+        steps = run_trainer(trainer, tokenizer, stage, start, on_resume)
+    return {"steps": float(steps)}
 
 
 def _trl_rollout(rollout: Rollouts) -> Callable[[list[str], GRPOTrainer], dict[str, list[list[int]] | None]]:

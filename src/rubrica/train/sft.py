@@ -5,24 +5,22 @@ made by itself. GRPO continues the same prompt ids, so both stages see one seque
 the last character of the prompt with the first of the completion. The loss is on the completion alone.
 """
 
-import math
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from rubrica.core.config import Json
 from rubrica.core.errors import TrainingError
 from rubrica.core.run import Stage
 from rubrica.train.arguments import Numerics, common_defaults, common_fixed, trainer_arguments
-from rubrica.train.callbacks import Progress, StageLog, newest_checkpoint, quiet, silence
-from rubrica.train.policy import Start, open_policy, save_policy
+from rubrica.train.callbacks import Progress, StageLog, quiet
+from rubrica.train.policy import Start, open_policy
+from rubrica.train.running import laid_out, run_trainer
 
-RowT = TypeVar("RowT")
 IGNORED = -100
 """Label of a token without loss."""
 
@@ -57,24 +55,6 @@ def sft_arguments(
     return trainer_arguments(SFTConfig, options, defaults=defaults, fixed=fixed, source=source)
 
 
-def updates_of(args: TrainingArguments, rows: int) -> tuple[int, float]:
-    """Return how many updates ``args`` ask for, and how many passes over the rows these take."""
-    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    if args.max_steps > 0:
-        return args.max_steps, args.max_steps * per_step / rows
-    return math.ceil(math.ceil(args.num_train_epochs * rows) / per_step), args.num_train_epochs
-
-
-def epochs_in_order(rows: Sequence[RowT], epochs: float, seed: int) -> list[RowT]:
-    """Return ``epochs`` passes over ``rows`` one after another, each in its own order."""
-    generator = random.Random(f"sft/{seed}")
-    wanted = math.ceil(epochs * len(rows))
-    ordered: list[RowT] = []
-    while len(ordered) < wanted:
-        ordered += generator.sample(list(rows), len(rows))
-    return ordered[:wanted]
-
-
 def train_sft(
     start: Start,
     rows: Sequence[TokenRow],
@@ -95,9 +75,7 @@ def train_sft(
         raise TrainingError(f"{stage.name}: got no example; expected at least one")
     with quiet():
         args = sft_arguments(options, Numerics(dtype=start.dtype), stage.checkpoints, seed, source)
-    total, epochs = updates_of(args, len(rows))
-    ordered = epochs_in_order(rows, epochs, seed)
-    args.num_train_epochs = 1
+    ordered, total = laid_out(rows, args, seed)
     with quiet():
         model, peft_config = open_policy(start)
         if isinstance(model, str):
@@ -110,15 +88,11 @@ def train_sft(
             peft_config=peft_config,
             callbacks=[StageLog(stage, "think-sft: training", total, progress)],
         )
-        silence(trainer)
-        newest = newest_checkpoint(stage.checkpoints)
-        stage.rewind(newest[1] if newest else 0)
-        trainer.train(resume_from_checkpoint=str(newest[0]) if newest else None)
-        save_policy(trainer.model, tokenizer, stage.model_dir, stage.path / "adapter", start.dtype)
+        steps = run_trainer(trainer, tokenizer, stage, start)
     losses = [row.metrics["loss"] for row in stage.metrics() if "loss" in row.metrics]
     if not losses:
         raise TrainingError(f"{stage.name}: no finite loss was logged; lower trainer.learning_rate")
-    return {"steps": float(trainer.state.global_step), "first_loss": losses[0], "last_loss": losses[-1]}
+    return {"steps": float(steps), "first_loss": losses[0], "last_loss": losses[-1]}
 
 
 def _dataset(rows: Sequence[TokenRow]) -> Dataset:

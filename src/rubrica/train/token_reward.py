@@ -20,9 +20,9 @@ from rubrica.core.errors import ModelError, TrainingError
 from rubrica.core.run import Stage
 from rubrica.losses.token_bt import compared_positions, held, token_bradley_terry
 from rubrica.train.arguments import Numerics, common_defaults, common_fixed, trainer_arguments
-from rubrica.train.callbacks import Progress, StageLog, newest_checkpoint, quiet, silence
-from rubrica.train.policy import Start, save_policy
-from rubrica.train.sft import epochs_in_order, updates_of
+from rubrica.train.callbacks import Progress, StageLog, quiet
+from rubrica.train.policy import Start
+from rubrica.train.running import laid_out, run_trainer
 
 
 class AnswerPair(NamedTuple):
@@ -117,29 +117,24 @@ def train_token_reward(
         raise TrainingError(f"{stage.name}: got no pair; expected at least one")
     with quiet():
         args = reward_arguments(options, Numerics(dtype=start.dtype), stage.checkpoints, seed, source)
-        total, passes = updates_of(args, len(rows))
-        args.num_train_epochs = 1
+        ordered, total = laid_out(rows, args, seed)
         args.model_init_kwargs = start.init_kwargs()
         trainer = TokenRewardTrainer(
             model=str(start.model),
             args=args,
-            train_dataset=_dataset(epochs_in_order(rows, passes, seed)),
+            train_dataset=_dataset(ordered),
             processing_class=tokenizer,
             peft_config=None if start.lora is None else start.lora.peft("SEQ_CLS"),
             callbacks=[StageLog(stage, label, total, progress)],
         )
-        silence(trainer)
-        newest = newest_checkpoint(stage.checkpoints)
-        stage.rewind(newest[1] if newest else 0)
-        trainer.train(resume_from_checkpoint=str(newest[0]) if newest else None)
-        save_policy(trainer.model, tokenizer, stage.model_dir, stage.path / "adapter", start.dtype)
+        steps = run_trainer(trainer, tokenizer, stage, start)
     logged = [row.metrics for row in stage.metrics() if "loss" in row.metrics]
     if not logged:
         raise TrainingError(
             f"{stage.name}: no finite loss was logged; lower the reward's trainer.learning_rate"
         )
     return {
-        "steps": float(trainer.state.global_step),
+        "steps": float(steps),
         "first_loss": logged[0]["loss"],
         "last_loss": logged[-1]["loss"],
         "last_accuracy": logged[-1]["accuracy"],

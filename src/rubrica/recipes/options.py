@@ -1,0 +1,67 @@
+"""What several parts of a recipe share: models, prompts, options of trainers."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, JsonValue
+
+from rubrica.core.base import NonEmpty
+from rubrica.core.config import Config
+
+DType = Literal["float32", "bfloat16", "float16"]
+MOST = 10_000_000
+"""No count of a recipe may be larger: a slip of the pen is refused before it fills the memory."""
+
+
+def _learnable(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    rate = options.get("learning_rate", 0)
+    if isinstance(rate, int | float) and not 0 <= rate <= 1:
+        raise ValueError(f"learning_rate is {rate:g}; expected 0 to 1, for example 1.0e-5")
+    return options
+
+
+TrainerOptions = Annotated[dict[str, JsonValue], AfterValidator(_learnable)]
+"""Options for TRL, which checks them when the run starts."""
+
+
+class LoraOptions(Config):
+    """A low-rank adapter instead of full fine-tuning (the paper does not say which it used)."""
+
+    r: int = Field(default=64, ge=1, le=MOST)
+    """Rank (own)."""
+    alpha: int = Field(default=128, ge=1)
+    """Scale of the update is alpha / r (own)."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapter's input (own: none, so that rollouts are sampled from the trained policy)."""
+    target_modules: str | list[str] = "all-linear"
+    """Which layers get one: names, or ``all-linear`` (own)."""
+
+
+class ModelSource(Config):
+    """A causal language model in Hugging Face format."""
+
+    model: NonEmpty
+    """Directory, hub id, or ``lab:starter`` and ``lab:teacher`` for the models that ship with Rubrica."""
+    revision: str | None = None
+    """Commit or branch on the hub; None is its main branch (own)."""
+    dtype: DType = "bfloat16"
+    """Weights' type (paper: BF16)."""
+    chat_template: str | None = None
+    """Path of a Jinja file used instead of the tokenizer's chat template (own)."""
+
+
+class PolicySource(ModelSource):
+    """The model that is aligned."""
+
+    lora: LoraOptions | None = None
+    """Train an adapter instead of all weights (own: all weights)."""
+
+
+class LabPrompts(Config):
+    """Prompts of the embedded lab."""
+
+    lab: NonEmpty
+    """Kind of prompt that the lab generates, for example ``harmful`` or ``benign``."""
+
+
+PromptSource = NonEmpty | LabPrompts
+"""A file (CSV, JSON, JSONL, TXT, Parquet), a dataset on the hub, or a kind of the lab's prompts."""

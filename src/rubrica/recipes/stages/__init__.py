@@ -1,0 +1,17 @@
+"""The stages that a recipe may have: their options, one module each."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rubrica.judges.factory import JudgeConfig
+from rubrica.recipes.stages.dpo import Dpo
+from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.think_sft import ThinkSft
+
+StageConfig = Annotated[ThinkSft | Grpo | Dpo, Field(discriminator="type")]
+
+
+def reference_of(stage: StageConfig) -> str | JudgeConfig | None:
+    """Return the second judge that a stage names, if it does."""
+    return stage.reference if isinstance(stage, ThinkSft | Grpo) else None
