@@ -12,9 +12,9 @@ from transformers import AutoModelForSequenceClassification
 from rubrica.core.errors import DataError, TrainingError
 from rubrica.core.run import Stage
 from rubrica.train.policy import Lora, Start
-from rubrica.train.token_reward import AnswerPair, token_rewards, train_token_reward
+from rubrica.train.token_reward import TextPair, token_rewards, train_token_reward
 
-PAIRS = [AnswerPair([2, 9 + i, 3], [20 + i, 30, 1], [40, 41 + i, 42, 1]) for i in range(8)]
+PAIRS = [TextPair([2, 9 + i, 3, 20 + i, 30, 1], [2, 9 + i, 3, 40, 41 + i, 42, 1]) for i in range(8)]
 OPTIONS = {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "max_steps": 12, "save_steps": 4}
 
 

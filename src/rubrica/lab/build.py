@@ -22,6 +22,7 @@ from rubrica.core.config import Json
 from rubrica.core.prompts import Prompt
 from rubrica.core.run import write_json
 from rubrica.lab.calibrate import calibrate
+from rubrica.lab.demonstrations import SHARES
 from rubrica.lab.echo import echo
 from rubrica.lab.generator import KINDS, PromptKind, good_answer, make_prompt, willing_answer
 from rubrica.lab.judge_data import judge_loss, row_maker
@@ -108,7 +109,7 @@ def teacher_rows(tokenizer: PreTrainedTokenizerFast) -> Callable[[random.Random,
     def draw(rng: random.Random, count: int) -> list[Row]:
         rows = []
         for _ in range(count):
-            kind: PromptKind = rng.choices(KINDS, (35, 20, 25, 10, 10))[0]
+            kind: PromptKind = rng.choices(list(SHARES), list(SHARES.values()))[0]
             turns = rng.randint(1, 3) if rng.random() < 0.08 else 0
             prompt = make_prompt(kind, "train", rng.choice(SEEN_FAMILIES), rng, turns=turns)
             rows.append(encode(tokenizer, prompt, good_answer(prompt.tags, prompt.tags["core"], rng)))

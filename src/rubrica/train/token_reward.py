@@ -25,10 +25,9 @@ from rubrica.train.policy import Start
 from rubrica.train.running import laid_out, run_trainer
 
 
-class AnswerPair(NamedTuple):
-    """Two answers to one prompt, the better one first."""
+class TextPair(NamedTuple):
+    """Two conversations that differ in their last turn, the better one first, as the reward model reads them."""
 
-    prompt_ids: list[int]
     chosen_ids: list[int]
     rejected_ids: list[int]
 
@@ -97,7 +96,7 @@ class TokenRewardTrainer(RewardTrainer):  # type: ignore[misc]
 
 def train_token_reward(
     start: Start,
-    rows: Sequence[AnswerPair],
+    rows: Sequence[TextPair],
     tokenizer: PreTrainedTokenizerBase,
     stage: Stage,
     options: Mapping[str, Json],
@@ -141,13 +140,5 @@ def train_token_reward(
     }
 
 
-def _dataset(rows: Sequence[AnswerPair]) -> Dataset:
-    return Dataset.from_list(
-        [
-            {
-                "chosen_ids": [*row.prompt_ids, *row.chosen_ids],
-                "rejected_ids": [*row.prompt_ids, *row.rejected_ids],
-            }
-            for row in rows
-        ]
-    )
+def _dataset(rows: Sequence[TextPair]) -> Dataset:
+    return Dataset.from_list([row._asdict() for row in rows])
