@@ -100,7 +100,8 @@ class FakeServer:
         listener.bind(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
         app = FastAPI()
-        app.post("/v1/chat/completions")(self._handle)
+        for path in ("/v1/chat/completions", "/classify", "/pooling"):
+            app.post(path)(self._handle)
         config = uvicorn.Config(app, log_config=None, log_level="critical", lifespan="off", http="h11")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, args=(listener,), daemon=True)

@@ -41,7 +41,7 @@ _OVERLOADED = {429, 503, 529}
 _REMEDIES = {
     401: "put a valid key into the environment variable {key_env}",
     403: "the key in {key_env} may not use this model; use another key or model",
-    404: "no such model or path there; check the model's name and that the URL ends in /v1",
+    404: "no such model or path there; check the model's name and the URL (of chat completions it ends in /v1)",
 }
 _ABOUT_SCHEMA = re.compile(r"response_format|schema|grammar|structured|guided", re.IGNORECASE)
 """How servers speak of an answer's form when they refuse it."""
