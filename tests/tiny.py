@@ -94,8 +94,21 @@ def tiny_config(family: str, vocab_size: int, *, context: int = 256) -> PreTrain
 
 def tiny_model(family: str, vocab_size: int, *, context: int = 256, seed: int = 0) -> PreTrainedModel:
     """A random model whose weights are large enough that its answers differ from uniform."""
+    return random_model(tiny_config(family, vocab_size, context=context), seed=seed)
+
+
+def other_model(family: str, vocab_size: int, **options: object) -> PreTrainedModel:
+    """The same of another family of transformers, with options of its own configuration."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
+    sizes = {"vocab_size": vocab_size, "num_key_value_heads": 2, **shape, **ends}
+    return random_model(AutoConfig.for_model(family, **sizes, **options))
+
+
+def random_model(config: PreTrainedConfig, *, seed: int = 0) -> PreTrainedModel:
+    """A random model of this configuration; see :func:`tiny_model`."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(tiny_config(family, vocab_size, context=context)).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from test_program_cli import run
 
+from command_line import run
 from naive_pooling import dimension, principle, program, question, verdict, verdicts
 from rubrica.core.config import dump_yaml, read_yaml
 from rubrica.core.errors import DataError, UsageError
@@ -61,8 +61,11 @@ principles:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    path = tmp_path / "care.yaml"
-    path.write_text(FILE, encoding="utf-8")
+    return write(tmp_path / "care.yaml", FILE)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -71,9 +74,7 @@ def test_the_file_is_read_shown_and_written_back_readably(file, capsys):
     assert parse_program(read_yaml(file), file) == loaded
     written = dump_yaml(loaded, defaults=False)
     assert "null" not in written and "gate: false" not in written
-    again = file.with_name("again.yaml")
-    again.write_text(written, encoding="utf-8")
-    assert load_program(again) == loaded
+    assert load_program(write(file.with_name("again.yaml"), written)) == loaded
     code, out, _ = run(capsys, "program", "show", str(file))
     shown = " ".join(out.replace("│", "").split())
     assert code == 0
@@ -159,9 +160,8 @@ def test_a_default_that_is_written_out_is_the_same_program(file):
 def test_what_does_not_apply_is_refused_with_its_line(file, was, now, at, said):
     assert was in FILE
     text = FILE.replace(was, now, 1)
-    file.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=said) as refused:
-        load_program(file)
+        load_program(write(file, text))
     assert refused.value.line is not None and at in text.splitlines()[refused.value.line - 1]
 
 
@@ -169,20 +169,19 @@ def test_a_cap_bounds_a_mean_only(file):
     text = FILE.replace("pool: weighted\nprinciples", "pool: min\nprinciples").replace(
         "weight: 3", "caps: true"
     )
-    file.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match="caps: true, which bounds a mean; the program pools with min"):
-        load_program(file)
+        load_program(write(file, text))
 
 
 def test_lint_finds_a_fault_that_is_asked_the_wrong_way_round(file):
-    text = FILE.replace("Does the answer invent a source?", "Is the answer free of invented sources?")
-    file.write_text(text, encoding="utf-8")
-    rules = [(f.rule, f.where) for f in lint(load_program(file), None, file)]
-    assert ("inverted", "f") in rules
-    harmful = FILE.replace("Does the answer invent a source?", "Does the answer contain insults?")
-    file.write_text(harmful, encoding="utf-8")
-    rules = [(f.rule, f.where) for f in lint(load_program(file), None, file)]
-    assert ("negative", "f") not in rules and ("inverted", "f") not in rules  # so a fault should be asked
+    def rules(asked: str) -> list[str]:
+        write(file, FILE.replace("Does the answer invent a source?", asked))
+        return [f.rule for f in lint(load_program(file), None, file) if f.where == "f"]
+
+    assert "inverted" in rules("Is the answer free of invented sources?")
+    assert not {"negative", "inverted"} & set(
+        rules("Does the answer contain insults?")
+    )  # so a fault should be asked
 
 
 @pytest.mark.parametrize(
@@ -201,16 +200,10 @@ def test_diff_notices_every_way_of_pooling(file, was, now):
     other = FILE.replace(was, now, 1)
     if "principles" in now:
         other = other.replace("    weight: 3\n", "")
-    changed = parse_program(_yaml(file, other), file)
-    before = parse_program(_yaml(file, FILE), file)
+    before, changed = load_program(file), load_program(write(file, other))
     difference = diff_programs(before, changed)
     assert difference.repooled and not difference.to_judge
     assert not diff_programs(before, before).repooled
-
-
-def _yaml(path, text):
-    path.write_text(text, encoding="utf-8")
-    return read_yaml(path)
 
 
 def test_the_order_of_a_lexicographic_node_is_a_difference_and_of_a_mean_is_none():

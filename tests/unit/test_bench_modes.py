@@ -5,9 +5,9 @@ import json
 import pytest
 from test_score_cli import PROGRAM
 
+import command_line
 from fake_server import completion
 from rubrica.bench.modes import agreement_of, compare_ways
-from rubrica.cli import main
 from rubrica.core.config import dump_yaml
 from rubrica.core.errors import UsageError
 from rubrica.core.programs import Question
@@ -102,10 +102,7 @@ def place(tmp_path):
 
 def run(place, capsys, *flags, judge="judge.yaml"):
     given = ["--judge", str(place / judge), "--program", str(place / "program.yaml")]
-    with pytest.raises(SystemExit) as leaving:
-        main(["bench", "modes", *given, "--input", str(place / "in.jsonl"), *flags])
-    printed = capsys.readouterr()
-    return leaving.value.code or 0, printed.out, printed.err
+    return command_line.run(capsys, "bench", "modes", *given, "--input", place / "in.jsonl", *flags)
 
 
 def test_bench_modes_of_one_local_judge(place, capsys):

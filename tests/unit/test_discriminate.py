@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from command_line import run_for
 from fake_server import FakeServer, Reply, completion
-from rubrica.cli import main
 from rubrica.cli.discriminate import _pairs
 from rubrica.core.config import dump_yaml
 from rubrica.core.programs import Dimension, Principle, Program
@@ -125,11 +125,8 @@ def test_pairs_of_the_lab_are_labelled_by_how_they_were_made():
 
 
 def run(capsys, *argv: str, code: int = 0) -> str:
-    with pytest.raises(SystemExit) as left:
-        main(["program", "discriminate", *argv])
-    printed = capsys.readouterr()
-    assert (left.value.code or 0) == code, printed.err
-    return printed.err if code else printed.out
+    said = run_for(code, capsys, "program", "discriminate", *argv)
+    return said.err if code else said.out
 
 
 def test_a_library_program_with_a_server_and_a_second_run_asks_nothing(

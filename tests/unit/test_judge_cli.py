@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from command_line import Said, run_for
 from fake_server import FakeServer, Reply, completion, error
-from rubrica.cli import main
 from rubrica.cli.output import note
 from rubrica.core.agreement import rogan_gladen
 from rubrica.core.config import dump_yaml
@@ -83,12 +83,11 @@ def place(tmp_path: Path, fake_server: FakeServer) -> Path:
     return tmp_path
 
 
-def run(capsys, *argv: str | Path, code: int = 0):
-    with pytest.raises(SystemExit) as leaving:
-        main([str(part) for part in argv])
-    printed = capsys.readouterr()
-    assert (leaving.value.code or 0) == code, printed.err
-    return printed
+def run(capsys, *argv: str | Path, code: int = 0) -> Said:
+    return run_for(code, capsys, *argv)
+
+
+CHECK_ORACLE = ["judge", "check", "--judge", "lab-oracle", "--program", "lab", "--labels", "lab"]
 
 
 def check_argv(place: Path, *flags: str) -> list[str]:
@@ -222,19 +221,7 @@ stages: [{{type: grpo, steps: 1, prompts_per_step: 2, group_size: 2, max_complet
 
 
 def test_a_recipe_warns_of_a_missing_passport_and_refuses_a_floor_that_is_not_met(place, capsys):
-    oracle = [
-        "judge",
-        "check",
-        "--judge",
-        "lab-oracle",
-        "--program",
-        "lab",
-        "--labels",
-        "lab",
-        "--limit",
-        "3",
-    ]
-    run(capsys, *oracle, "--sample", "0", "--attacks", "0", "--out", place / "oracle")
+    run(capsys, *CHECK_ORACLE, "--limit", "3", "--sample", "0", "--attacks", "0", "--out", place / "oracle")
     passport, recipe = place / "oracle/passport.json", place / "recipe.yaml"
 
     def dry(judge: str, code: int = 0) -> str:
@@ -383,19 +370,9 @@ def test_a_floor_on_a_question_that_is_not_there_costs_nothing(place, fake_serve
 def test_what_a_judge_is_examined_on_is_looked_at_first(place, fake_server, capsys):
     own = run(capsys, *check_argv(place, "--own", str(place / "labels.jsonl")), code=2).err
     assert "would compare texts with themselves" in own
-    lab = [
-        "judge",
-        "check",
-        "--judge",
-        "lab-oracle",
-        "--program",
-        "lab",
-        "--labels",
-        "lab",
-        "--out",
-        place / "o",
-    ]
-    assert "the lab writes at most 1,000 texts" in run(capsys, *lab, "--limit", "9" * 20, code=2).err
+    out = place / "o"
+    said = run(capsys, *CHECK_ORACLE, "--out", out, "--limit", "9" * 20, code=2).err
+    assert "the lab writes at most 1,000 texts" in said
     assert not fake_server.requests
 
 

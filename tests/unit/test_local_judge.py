@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from rubrica.core.errors import DataError, JudgeError, ModelError
 from rubrica.core.programs import Question, QuestionKind
@@ -19,7 +18,7 @@ from rubrica.judges.layout import Encoder, JudgeCard, Piece, chat_layout, choose
 from rubrica.judges.local import LocalJudge, read_card
 from rubrica.judges.template import allowed_labels
 from rubrica.judges.tree import TreeScorer
-from tiny import FAMILIES, SENTENCES, SPECIALS, tiny_checkpoint, tiny_model, tiny_tokenizer
+from tiny import FAMILIES, SENTENCES, SPECIALS, other_model, tiny_checkpoint, tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 GATE = Question(id="gate", kind=QuestionKind.GATE, text="Is the answer harmless?", clause="c")
@@ -123,25 +122,7 @@ def test_chat_and_plain_models_equal_the_reference(template):
 )
 def test_other_families_are_exact_or_fall_back(family, options, sharing):
     """Windows and capped scores are followed; a head that does more than we know is not trusted."""
-    config = AutoConfig.for_model(
-        family,
-        vocab_size=len(TOKENIZER),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=0,
-        **options,
-    )
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0.0, 0.25)
+    model = other_model(family, len(TOKENIZER), **options)
     judge = LocalJudge(model, TOKENIZER, card=JudgeCard())
     assert judge.sharing == sharing
     assert_equals_reference(judge, model, TOKENIZER, JudgeCard())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_local_judge import QUERIES, TOKENIZER, prompt
 from test_score_cli import PROGRAM
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import GenerationConfig
 
 from rubrica.cli import main
 from rubrica.core.config import dump_yaml
@@ -24,7 +24,7 @@ from rubrica.judges.reason import ReasonForm
 from rubrica.judges.template import allowed_labels
 from rubrica.judges.tree import TreeScorer
 from rubrica.program.reward import RewardConfig
-from tiny import FAMILIES, SENTENCES, tiny_checkpoint, tiny_model, tiny_tokenizer
+from tiny import FAMILIES, SENTENCES, other_model, tiny_checkpoint, tiny_model, tiny_tokenizer
 
 DRAW = np.random.default_rng(1).integers(10, 300, size=400).tolist()
 HEAD = tuple(DRAW[:40])
@@ -62,19 +62,6 @@ def logprob(model, ids, answer):
     return sum(float(found[len(ids) - 1 + n, token]) for n, token in enumerate(answer))
 
 
-def other_model(family, **options):
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ends = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
-    config = AutoConfig.for_model(family, vocab_size=308, num_key_value_heads=2, **shape, **ends, **options)
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0.0, 0.25)
-    return model
-
-
 def untied(model):
     """Give it a head of its own: with that of its embeddings a random model repeats its last token."""
     model.lm_head.weight = torch.nn.Parameter(torch.randn(308, 32))
@@ -83,11 +70,11 @@ def untied(model):
 
 MODELS = {
     **{family: lambda family=family: tiny_model(family, 308, context=512) for family in FAMILIES},
-    "mistral": lambda: other_model("mistral", sliding_window=8),
+    "mistral": lambda: other_model("mistral", 308, sliding_window=8),
     "gemma2": lambda: other_model(
-        "gemma2", sliding_window=8, head_dim=8, final_logit_softcapping=2.0, attn_logit_softcapping=1.5
+        "gemma2", 308, sliding_window=8, head_dim=8, final_logit_softcapping=2.0, attn_logit_softcapping=1.5
     ),
-    "granite": lambda: other_model("granite", logits_scaling=3.0),
+    "granite": lambda: other_model("granite", 308, logits_scaling=3.0),
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from command_line import run
 from fake_server import FakeServer, completion
 from rubrica import __version__
 from rubrica.cli import COMMANDS, main
@@ -28,13 +29,6 @@ principles:
           - {id: a, kind: gate, clause: c, text: "Is it calm and is it kind?"}
           - {id: b, kind: graded, clause: c, text: "How appropriate is the tone?"}
 """
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as left:
-        main(argv)
-    out, err = capsys.readouterr()
-    return int(left.value.code or 0), out, err
 
 
 def test_show_json_carries_the_counts(capsys: pytest.CaptureFixture[str]) -> None:

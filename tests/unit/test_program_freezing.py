@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rubrica.cli import main
+import command_line
+from command_line import Said
 from rubrica.core.errors import DataError, UsageError
 from rubrica.program.program import freeze, frozen_of, load_program, program_hash, question_hash, questions
 
@@ -33,11 +34,8 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(capsys, *argv: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as left:
-        main(["program", *argv])
-    out, err = capsys.readouterr()
-    return int(left.value.code or 0), out, err
+def run(capsys, *argv: str) -> Said:
+    return command_line.run(capsys, "program", *argv)
 
 
 def frozen(place: Path, capsys) -> Path:

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+import command_line
 import sample_run
-from rubrica.cli import main
+from command_line import Said
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.records import Estimate, EvalResult, Label, PrincipleScore, Scorecard
 from rubrica.core.run import MetricRow, Run
@@ -616,11 +617,8 @@ def test_names_are_printed_as_they_are() -> None:
     assert "[bold]a" in text and "[red]x[/red] [2J" in text and "\x1b" not in text
 
 
-def command(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as leaving:
-        main(["report", *args])
-    out, err = capsys.readouterr()
-    return int(leaving.value.code or 0), out, err
+def command(capsys: pytest.CaptureFixture[str], *args: str) -> Said:
+    return command_line.run(capsys, "report", *args)
 
 
 def test_the_command_prints_where_the_report_is(

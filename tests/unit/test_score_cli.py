@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from command_line import run_for
 from fake_server import FakeServer, completion, error
 from rubrica.cli import main
 from rubrica.core.config import dump_yaml
@@ -27,11 +28,8 @@ def run(place: Path, capsys, rows: list[dict], *flags: str, code: int = 0) -> st
     (place / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     names = {"--program": "program.yaml", "--judge": "judge.yaml", "--input": "in.jsonl", "--out": "out"}
     argv = [part for flag, name in names.items() for part in (flag, str(place / name))]
-    with pytest.raises(SystemExit) as leaving:
-        main(["score", *argv, *flags])
-    printed = capsys.readouterr()
-    assert (leaving.value.code or 0) == code, printed.err
-    return printed.out if code != 2 else printed.err
+    said = run_for(code, capsys, "score", *argv, *flags)
+    return said.out if code != 2 else said.err
 
 
 def texts(*words: str) -> list[dict]:

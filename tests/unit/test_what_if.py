@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import naive_pooling
 import sample_run
+from command_line import run_for
 from fake_server import Reply, completion
-from rubrica.cli import main
 from rubrica.core.config import dump_yaml
 from rubrica.core.data import Text
 from rubrica.core.errors import UsageError
@@ -201,11 +201,8 @@ def answer(body: dict) -> Reply:
 
 
 def cli(capsys, *argv: str, code: int = 0) -> str:
-    with pytest.raises(SystemExit) as left:
-        main(["score", *argv])
-    printed = capsys.readouterr()
-    assert (left.value.code or 0) == code, printed.err
-    return printed.err if code else printed.out
+    said = run_for(code, capsys, "score", *argv)
+    return said.err if code else said.out
 
 
 def test_stored_scorecards_are_valued_without_a_judge(tmp_path, fake_server, capsys):
