@@ -36,7 +36,7 @@ from rubrica.methods.spa import (
     refinement_request,
     rv_curve,
 )
-from rubrica.recipes.examples import stored_texts
+from rubrica.recipes.sampling import stored_texts
 from rubrica.recipes.spa_scores import HIGHEST, LOWEST, Scorer
 
 CUT_OFF = "cut off"
