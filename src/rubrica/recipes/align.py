@@ -25,6 +25,7 @@ from rubrica.recipes.spending import WHOLE_RUN, Spending
 from rubrica.recipes.stages import StageConfig
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.spa import Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
 
 Announce = Callable[[str], None]
@@ -156,6 +157,10 @@ def _summary_of(
             from rubrica.recipes.dpo import run_dpo
 
             return run_dpo(context, config, stage, prompts)
+        case Spa():
+            from rubrica.recipes.spa import run_spa
+
+            return run_spa(context, config, stage, prompts)
 
 
 def _evaluate(context: Context, label: str, say: Announce) -> None:

@@ -15,8 +15,10 @@ from rubrica.program.program import load_program
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.context import Surroundings
 from rubrica.recipes.prompts import on_hub
+from rubrica.recipes.spa_scores import objectives_program
 from rubrica.recipes.stages import reference_of
 from rubrica.recipes.stages.dpo import Dpo
+from rubrica.recipes.stages.spa import SELF, Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
 from rubrica.recipes.writer import can_write
 
@@ -46,6 +48,8 @@ def check_recipe(recipe: Recipe, program: Program, source: str, surroundings: Su
     for number, stage in enumerate(recipe.stages):
         if isinstance(stage, Dpo):
             _check_pairs(stage, recipe, f"{source}: stages.{number}", surroundings)
+        if isinstance(stage, Spa):
+            _check_spa(stage, recipe, program, f"{source}: stages.{number}", surroundings)
         if not isinstance(stage, ThinkSft):
             continue
         if stage.reflection == "template":
@@ -72,6 +76,20 @@ def _check_pairs(stage: Dpo, recipe: Recipe, where: str, surroundings: Surroundi
         _check_file(where, f"pairs.{n}", path)
 
 
+def _check_spa(stage: Spa, recipe: Recipe, program: Program, where: str, surroundings: Surroundings) -> None:
+    if stage.judge is not None and stage.judge != SELF:
+        check_spec(stage.judge, [SELF, *surroundings.judges])
+        if recipe.budget.money is not None:
+            check_priced(stage.judge, "budget.money")
+    if stage.refine in ("teacher", "afresh") and recipe.teacher is None:
+        raise UsageError(f"{where}: refine: {stage.refine} needs the recipe's teacher; name a model there")
+    if stage.program is not None:
+        if stage.program.endswith((".yaml", ".yml")):
+            _check_file(where, "program", stage.program)
+        program = load_program(stage.program)
+    objectives_program(program, stage.objectives, where)
+
+
 def check_passports(recipe: Recipe, program: Program, source: str, judge: str | None = None) -> list[str]:
     """Hold the recipe's judges against their passports; return warnings, ``UsageError`` for a floor that is not met.
 
@@ -79,6 +97,11 @@ def check_passports(recipe: Recipe, program: Program, source: str, judge: str | 
     """
     named: list[tuple[str, str | JudgeConfig | None, str | None]] = [("judge", recipe.judge, judge)]
     named += [(f"stages.{n}.reference", reference_of(stage), None) for n, stage in enumerate(recipe.stages)]
+    named += [
+        (f"stages.{n}.judge", stage.judge, None)
+        for n, stage in enumerate(recipe.stages)
+        if isinstance(stage, Spa)
+    ]
     return [
         line
         for key, config, fingerprint in named

@@ -10,13 +10,15 @@ from rubrica.core.config import Config
 from rubrica.core.programs import Program
 from rubrica.core.records import Price
 from rubrica.judges.factory import parts
-from rubrica.program.program import questions
+from rubrica.program.program import load_program, questions
 from rubrica.program.relevance import relevance_questions
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.examples import REFLECTION_TOKENS
 from rubrica.recipes.rates import Cost, Rates, cost_of, rated_cost
+from rubrica.recipes.spa_scores import objectives_program
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.spa import SELF, Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
 
 CHARACTERS_PER_TOKEN = 4
@@ -38,7 +40,8 @@ class Forecast(Config):
     judge_calls: int
     """Questions asked by GRPO: steps x prompts x group x 2 texts x questions."""
     sft_judge_calls: int
-    """Questions asked about drafts of think-SFT and about answers of DPO with an offset: texts x questions."""
+    """Questions asked about drafts of think-SFT, answers of DPO with an offset and answers of SPA: texts x questions.
+    What a policy asks itself is not counted."""
     sft_check_calls: int
     """Questions asked about revisions, and by a reference judge where there is one."""
     diagnostic_calls: int
@@ -63,7 +66,7 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
     # What one full scorecard reads besides the text itself.
     fixed = asked * (TEMPLATE_TOKENS + PROMPT_TOKENS) + characters // CHARACTERS_PER_TOKEN
     grpo_texts = draft_texts = check_texts = checks = rollouts = updates = diagnostics = sampled = read = 0
-    written = 0
+    written = spa_calls = 0
     for stage in recipe.stages:
         match stage:
             case Grpo():
@@ -91,13 +94,17 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
                 if stage.offset is not None:
                     draft_texts += 2 * made
                     read += 2 * made * (fixed + asked * stage.sampling.max_tokens)
+            case Spa():
+                tokens, calls, letters = _spa(stage, program)
+                sampled, read, spa_calls = sampled + tokens, read + letters, spa_calls + calls
     texts = grpo_texts + draft_texts + check_texts
-    written += sum(texts * asked * (REASON_TOKENS if p.mode == "reason" else 1) for p in parts(recipe.judge))
+    calls = texts * asked + spa_calls
+    written += sum(calls * (REASON_TOKENS if p.mode == "reason" else 1) for p in parts(recipe.judge))
     return Forecast(
         questions=asked,
         judges=judges,
         judge_calls=grpo_texts * asked,
-        sft_judge_calls=draft_texts * asked,
+        sft_judge_calls=draft_texts * asked + spa_calls,
         sft_check_calls=check_texts * asked + checks,
         diagnostic_calls=diagnostics * asked,
         updates=updates,
@@ -106,6 +113,20 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
         judge_prompt_tokens=read * judges,
         judge_completion_tokens=written,
     )
+
+
+def _spa(stage: Spa, program: Program) -> tuple[int, int, int]:
+    """Return tokens sampled, questions put to a judge that is not the policy, and tokens that it reads."""
+    drawn = stage.iterations * stage.prompts * stage.samples + (2 * stage.prompts if stage.measure else 0)
+    refined = 0 if stage.refine == "none" else stage.iterations * stage.prompts
+    sampled = drawn * stage.sampling.max_tokens + refined * stage.refinement.max_tokens
+    if stage.judge == SELF:
+        return sampled, 0, 0
+    scored = program if stage.program is None else load_program(stage.program)
+    texts = [question.text for _, _, question in questions(objectives_program(scored, stage.objectives))]
+    calls = (drawn + refined) * len(texts)
+    fixed = len(texts) * (TEMPLATE_TOKENS + PROMPT_TOKENS) + sum(map(len, texts)) // CHARACTERS_PER_TOKEN
+    return sampled, calls, (drawn + refined) * fixed + len(texts) * sampled
 
 
 def judging_cost(expected: Forecast, price: Price | None, rates: Rates | None) -> Cost:

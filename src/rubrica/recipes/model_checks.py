@@ -4,18 +4,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rubrica.checkpoint import checkpoint_folder
-from rubrica.core.errors import DataError
+from rubrica.core.errors import DataError, UsageError
 from rubrica.core.prompts import Prompt
 from rubrica.judges.factory import JudgeConfig, local_of
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.context import Surroundings
 from rubrica.recipes.examples import REFLECTION_TOKENS
 from rubrica.recipes.grpo import grpo_size
-from rubrica.recipes.models import load_chat_format, model_folder
+from rubrica.recipes.models import ChatFormat, load_chat_format, model_folder
 from rubrica.recipes.prompts import StagePrompts
+from rubrica.recipes.spa_pool import under_system
 from rubrica.recipes.stages import reference_of
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.spa import Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
 from rubrica.train.arguments import Numerics, check_devices
 from rubrica.train.callbacks import quiet
@@ -41,11 +43,14 @@ def check_training(recipe: Recipe, source: str) -> None:
                         grpo_arguments(
                             grpo_size(stage), stage.trainer, numerics, nowhere, recipe.seed, source
                         )
-                    case Dpo():
+                    case Spa() if stage.loss == "sft":
+                        sft_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
+                    case Dpo() | Spa():
                         pair_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
         except DataError as error:
             raise DataError(source, f"stages.{number}.{error.problem}") from None
-    for judge in (recipe.judge, *map(reference_of, recipe.stages)):
+    judges = [stage.judge for stage in recipe.stages if isinstance(stage, Spa)]
+    for judge in (recipe.judge, *map(reference_of, recipe.stages), *judges):
         spec = judge.spec if isinstance(judge, JudgeConfig) else judge or ""
         if path := local_of(spec):
             checkpoint_folder(path)
@@ -74,9 +79,23 @@ def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundin
                     aligned = load_chat_format(model_folder(source, surroundings), source.chat_template)
                     aligned.check_lengths(_each(prompts.rl, aligned.render), stage.sampling.max_tokens)
                 chat.check_lengths(_each(prompts.rl, chat.render), stage.sampling.max_tokens)
+            case Spa():
+                _check_systems(stage, prompts.rl, chat)
             case ThinkSft():  # the policy writes its revision behind draft and reflection
                 room = stage.draft.max_tokens + REFLECTION_TOKENS + stage.revision.max_tokens
                 chat.check(recipe.tags, _each(answered, chat.render), room)
+
+
+def _check_systems(stage: Spa, prompts: Sequence[Prompt], chat: ChatFormat) -> None:
+    chat.check_lengths(_each(prompts, chat.render), stage.sampling.max_tokens)
+    for system in filter(None, stage.system_prompts):
+        try:
+            rendered = _each([under_system(prompt, system) for prompt in prompts], chat.render)
+        except UsageError as error:
+            raise UsageError(
+                f"spa: {error}; or, where it has no system turn, set system_prompts: []"
+            ) from None
+        chat.check_lengths(rendered, stage.sampling.max_tokens)
 
 
 def _each(prompts: Sequence[Prompt], render: Callable[[Prompt], str]) -> list[str]:

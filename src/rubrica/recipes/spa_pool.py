@@ -282,6 +282,7 @@ class PoolBuilder:
                 chosen=texts[pair.chosen],
                 rejected=texts[pair.rejected],
                 weight=pair.gap,
+                gap=sum(scores[pair.chosen]) - sum(scores[pair.rejected]),
                 source="spa",
             )
             for pair in pairs(scores, self.pairing)

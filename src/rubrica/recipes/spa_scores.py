@@ -66,10 +66,15 @@ def scores_of(card: Scorecard) -> Scores | None:
     return tuple(known) if len(known) == len(values) else None
 
 
-def rubric_scorer(executor: Executor) -> Scorer:
-    """Return a scorer that asks every question of an :func:`objectives_program`; what was answered is in the store."""
+def rubric_scorer(executor: Executor, *, own_questions: bool = True) -> Scorer:
+    """Return a scorer that asks every question of an :func:`objectives_program`; what was answered is in the store.
+
+    ``own_questions``: ask those that prompts bring along as well, for which the program must have a place.
+    """
 
     def score(items: Sequence[tuple[Prompt, str]]) -> list[Scores | None]:
+        if not own_questions:
+            items = [(prompt.model_copy(update={"questions": ()}), text) for prompt, text in items]
         return [scores_of(card) for card in executor.score(items, full=True)]
 
     return score

@@ -7,11 +7,12 @@ from pydantic import Field
 from rubrica.judges.factory import JudgeConfig
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.spa import Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
 
-StageConfig = Annotated[ThinkSft | Grpo | Dpo, Field(discriminator="type")]
+StageConfig = Annotated[ThinkSft | Grpo | Dpo | Spa, Field(discriminator="type")]
 
 
 def reference_of(stage: StageConfig) -> str | JudgeConfig | None:
     """Return the second judge that a stage names, if it does."""
-    return stage.reference if isinstance(stage, ThinkSft | Grpo) else None
+    return stage.reference if isinstance(stage, ThinkSft | Grpo | Spa) else None
