@@ -243,12 +243,14 @@ class Rollout(Record):
     attempt: Attempt
     draft_card: str | None = None
     revision_card: str | None = None
+    reward_model: str | None = None
+    """Fingerprint of the reward model that gave r1 and r2; None where they are totals of scorecards."""
     r1: FiniteFloat | None = None
-    """Total of the draft's scorecard."""
+    """Total of the draft's scorecard, or its normalised score."""
     r2: FiniteFloat | None = None
-    """Total of the revision's scorecard."""
+    """Total of the revision's scorecard, or its normalised score."""
     reward: FiniteFloat | None = None
-    """None: no signal (a total is missing after the retries)."""
+    """None: no signal (a total or a score is missing after the retries)."""
 
 
 # --- results ------------------------------------------------------------------------------------

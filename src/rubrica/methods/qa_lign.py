@@ -24,7 +24,7 @@ from rubrica.core.prompts import Prompt
 from rubrica.core.records import Attempt, Label, Scorecard, Verdict
 from rubrica.program.labels import GRADES, is_constraint, merit
 from rubrica.program.program import questions
-from rubrica.program.reward import RewardConfig
+from rubrica.program.reward import RewardConfig, Scored
 
 OPENING = "Hmm, my initial response"
 """How every reflection starts (paper, section A)."""
@@ -163,14 +163,6 @@ def drop_reason(draft: Scorecard, revision: Scorecard, program: Program) -> str 
 
 
 # --- stage 3 --------------------------------------------------------------------------------------
-
-
-class Scored(NamedTuple):
-    """What one completion earned, and from what."""
-
-    r1: float | None
-    r2: float | None
-    reward: float | None
 
 
 def texts_to_judge(prompts: Sequence[Prompt], attempts: Sequence[Attempt]) -> list[tuple[Prompt, str]]:

@@ -25,7 +25,7 @@ from rubrica.checkpoint import (
     tokenizer_hash,
     weights_hash,
 )
-from rubrica.control import chat_control
+from rubrica.control import ControlTokens, chat_control
 from rubrica.core.config import content_hash
 from rubrica.core.errors import ModelError, UsageError, nearest
 from rubrica.core.prompts import Prompt
@@ -159,21 +159,15 @@ class HFRewardModel:
                     yield index, ModelError(said)
 
     def _encode(self, prompt: Prompt, text: str) -> Row | ModelError:
-        turns = [{"role": m.role, "content": self._control.disarm(m.content)} for m in prompt.messages]
-        answer = self._control.disarm(text)
         if self._pairs:
-            asked = "\n\n".join(turn["content"] for turn in turns)
-            row = {name: list(ids) for name, ids in self._tokenizer(asked, answer).items()}
+            asked = "\n\n".join(self._control.disarm(message.content) for message in prompt.messages)
+            encoded = self._tokenizer(asked, self._control.disarm(text))
+            row = {name: list(ids) for name, ids in encoded.items() if name != "attention_mask"}
         else:
-            turns.append({"role": "assistant", "content": answer})
             try:
-                rendered = str(self._tokenizer.apply_chat_template(turns, tokenize=False))
-            except (TemplateError, ValueError) as error:
-                return ModelError(
-                    f"reward model {self._name}: prompt {prompt.id!r}: its chat template refuses it ({error})"
-                )
-            row = {"input_ids": list(self._tokenizer(rendered, add_special_tokens=False)["input_ids"])}
-        row.pop("attention_mask", None)
+                row = {"input_ids": conversation_ids(self._tokenizer, self._control, prompt, text)}
+            except ModelError as error:
+                return error
         length = len(row["input_ids"])
         if not length or (self._context is not None and length > self._context):
             return ModelError(
@@ -214,6 +208,24 @@ class HFRewardModel:
         free = next(token for token in range(len(held) + 1) if token not in held)
         self._config.get_text_config().pad_token_id = free
         return free
+
+
+def conversation_ids(
+    tokenizer: PreTrainedTokenizerFast, control: ControlTokens, prompt: Prompt, text: str
+) -> list[int]:
+    """Return the tokens of a conversation with ``text`` as its last turn; ``ModelError`` where the template refuses it.
+
+    What prompt and text spell can produce no control token.
+    """
+    turns = [{"role": m.role, "content": control.disarm(m.content)} for m in prompt.messages]
+    turns.append({"role": "assistant", "content": control.disarm(text)})
+    try:
+        rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except (TemplateError, ValueError) as error:
+        raise ModelError(
+            f"prompt {prompt.id!r}: the reward model's chat template refuses it ({error})"
+        ) from None
+    return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 
 def _batches(rows: Sequence[tuple[int, Row]], batch_tokens: int) -> Iterator[list[tuple[int, Row]]]:

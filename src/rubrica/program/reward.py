@@ -12,7 +12,7 @@ shows what the published constants pay for.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -53,6 +53,17 @@ A failed protected gate sets its text's total to -1.
 PRESETS: Mapping[PresetName, RewardPreset] = {p.name: p for p in (RUBRICA, QA_LIGN)}
 
 
+class Scored(NamedTuple):
+    """What one completion earned, and from what."""
+
+    r1: float | None
+    """Value of the draft."""
+    r2: float | None
+    """Value of the revision."""
+    reward: float | None
+    """None: no signal."""
+
+
 class RewardConfig(Config):
     """The ``reward`` block of a recipe."""
 
@@ -89,11 +100,15 @@ class RewardConfig(Config):
 
     @property
     def minimum(self) -> float:
-        """Lowest reward of a well-formed completion over R1, R2 in [-1, 1].
+        """Lowest reward of a well-formed completion over R1, R2 in [-1, 1]."""
+        return self.minimum_over(-1.0, 1.0)
+
+    def minimum_over(self, low: float, high: float) -> float:
+        """Return the lowest reward of a well-formed completion over R1, R2 in [low, high].
 
         R is linear on either side of R1 = R2 and continuous across it, so a corner of the square attains it.
         """
-        return min(self.combine(r1, r2) for r1 in (-1.0, 1.0) for r2 in (-1.0, 1.0))
+        return min(self.combine(r1, r2) for r1 in (low, high) for r2 in (low, high))
 
     @property
     def floor(self) -> float:
@@ -109,7 +124,7 @@ class RewardConfig(Config):
     def combine(self, r1: float, r2: float) -> float:
         """Return R for the totals of draft and revision; ``TrainingError`` if one is not finite."""
         if not (math.isfinite(r1) and math.isfinite(r2)):
-            raise TrainingError(f"reward: got R1={r1}, R2={r2}; expected finite totals in [-1, 1]")
+            raise TrainingError(f"reward: got R1={r1}, R2={r2}; expected finite totals")
         alpha, beta = self.weights
         return r1 + r2 + (alpha * (r2 - r1) if r2 > r1 else -beta * (r1 - r2))
 

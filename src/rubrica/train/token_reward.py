@@ -7,54 +7,27 @@ bias, so whatever loads such a model loads this one. Training reads the head at 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol, cast
 
-from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl import RewardConfig, RewardTrainer
+from trl import RewardTrainer
 
 from rubrica.core.config import Json
-from rubrica.core.errors import ModelError, TrainingError
+from rubrica.core.errors import ModelError
 from rubrica.core.run import Stage
 from rubrica.losses.token_bt import compared_positions, held, token_bradley_terry
-from rubrica.train.arguments import Numerics, common_defaults, common_fixed, trainer_arguments
-from rubrica.train.callbacks import Progress, StageLog, quiet
+from rubrica.train.callbacks import Progress
 from rubrica.train.policy import Start
-from rubrica.train.running import laid_out, run_trainer
-
-
-class TextPair(NamedTuple):
-    """Two conversations that differ in their last turn, the better one first, as the reward model reads them."""
-
-    chosen_ids: list[int]
-    rejected_ids: list[int]
+from rubrica.train.reward_model import TextPair as TextPair
+from rubrica.train.reward_model import train_reward_model
 
 
 class _Inputs(Protocol):
     """Token ids and mask of the chosen, then of the rejected sequences, padded on the right."""
 
     def __getitem__(self, name: str) -> Tensor: ...
-
-
-def reward_arguments(
-    options: Mapping[str, Json], numerics: Numerics, output_dir: Path, seed: int, source: str | Path
-) -> RewardConfig:
-    """Return RewardConfig; ours unless ``options`` say otherwise: one epoch, learning rate 1e-6, batches of 16."""
-    defaults = {
-        **common_defaults(numerics),
-        "learning_rate": 1e-6,
-        "num_train_epochs": 1,
-        "per_device_train_batch_size": 16,
-        "save_steps": 50,
-    }
-    fixed = {
-        **common_fixed(output_dir, seed),
-        "train_sampling_strategy": "sequential",
-        "max_length": None,  # who calls leaves out what is too long
-    }
-    return trainer_arguments(RewardConfig, options, defaults=defaults, fixed=fixed, source=source)
 
 
 def token_rewards(model: PreTrainedModel | PeftModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -108,37 +81,17 @@ def train_token_reward(
 ) -> dict[str, float]:
     """Train, write ``stage.model_dir`` and return steps, first and last loss and accuracy; continues after a kill.
 
-    ``start.model`` is a causal model, whose head is then new and drawn from ``seed``, or a reward model to go on
-    with; ``start.lora`` puts a new adapter on it. Raises ``TrainingError`` without rows, ``DataError`` on options
-    that RewardConfig refuses.
+    The arguments are those of :func:`rubrica.train.reward_model.train_reward_model`.
     """
-    if not rows:
-        raise TrainingError(f"{stage.name}: got no pair; expected at least one")
-    with quiet():
-        args = reward_arguments(options, Numerics(dtype=start.dtype), stage.checkpoints, seed, source)
-        ordered, total = laid_out(rows, args, seed)
-        args.model_init_kwargs = start.init_kwargs()
-        trainer = TokenRewardTrainer(
-            model=str(start.model),
-            args=args,
-            train_dataset=_dataset(ordered),
-            processing_class=tokenizer,
-            peft_config=None if start.lora is None else start.lora.peft("SEQ_CLS"),
-            callbacks=[StageLog(stage, label, total, progress)],
-        )
-        steps = run_trainer(trainer, tokenizer, stage, start)
-    logged = [row.metrics for row in stage.metrics() if "loss" in row.metrics]
-    if not logged:
-        raise TrainingError(
-            f"{stage.name}: no finite loss was logged; lower the reward's trainer.learning_rate"
-        )
-    return {
-        "steps": float(steps),
-        "first_loss": logged[0]["loss"],
-        "last_loss": logged[-1]["loss"],
-        "last_accuracy": logged[-1]["accuracy"],
-    }
-
-
-def _dataset(rows: Sequence[TextPair]) -> Dataset:
-    return Dataset.from_list([row._asdict() for row in rows])
+    return train_reward_model(
+        start,
+        rows,
+        tokenizer,
+        stage,
+        options,
+        seed=seed,
+        source=source,
+        progress=progress,
+        label=label,
+        trainer=TokenRewardTrainer,
+    )
