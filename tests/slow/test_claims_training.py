@@ -6,8 +6,9 @@ import pytest
 
 from rubrica.claims.workshop import Bench, Workshop
 from rubrica.core.attempt import Tags
-from rubrica.core.records import EvalResult
+from rubrica.core.records import EvalResult, Rollout, ThinkExample
 from rubrica.core.run import Stage
+from rubrica.core.store import Store
 from rubrica.recipes.config import Recipe
 
 pytestmark = pytest.mark.slow
@@ -76,3 +77,21 @@ def test_evaluations_are_kept(bench: Bench, tmp_path: Path) -> None:
     assert found == bench.evaluated("starter", tags=None, samples=1)
     assert len(list((tmp_path / "kept").iterdir())) == 1
     assert bench.evaluated("starter", tags=Tags(), samples=1) != found
+
+
+def test_without_reflection_the_answer_alone_is_taught_and_rewarded(bench: Bench) -> None:
+    recipe = bench.recipe(*SMALL, "reflect=false", "stages.0.trainer.max_steps=40")
+    trained = bench.trained(recipe)
+    with Store(trained.run / "store.sqlite", read_only=True) as store:
+        examples = store.all("think-example", ThinkExample)
+        rollouts = store.all("rollout", Rollout)
+    kept = sum(example.dropped is None for example in examples)
+    assert stage_of(trained.run, 1).summary()["rows"] == kept + 4  # and 4 replayed
+    assert len(rollouts) == 4
+    for rollout in rollouts:
+        if rollout.attempt.malformed is None:
+            assert rollout.attempt.draft == rollout.attempt.revision == rollout.response.text.strip()
+            assert rollout.draft_card == rollout.revision_card
+            assert rollout.reward == pytest.approx(2 * rollout.r1)
+    assert any(rollout.attempt.malformed is None for rollout in rollouts)
+    assert not any("<think>" in rollout.response.text for rollout in rollouts)

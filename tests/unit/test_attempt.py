@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rubrica.core.attempt import Tags, parse, render
+from rubrica.core.attempt import Tags, parse, render, whole
 from rubrica.core.records import Attempt, Malformed
 
 TAGS = Tags()
@@ -75,3 +75,18 @@ def test_parts_of_a_malformed_attempt_are_kept():
 def test_tags_that_cannot_be_told_apart_are_refused(open_, close):
     with pytest.raises(ValidationError):
         Tags(open=open_, close=close)
+
+
+@pytest.mark.parametrize(
+    ("completion", "finished", "reason"),
+    [
+        (" an answer ", True, None),
+        ("tags <think> are </think> words", True, None),
+        ("an answ", False, Malformed.TRUNCATED),
+        ("  ", True, Malformed.EMPTY_REVISION),
+    ],
+)
+def test_an_answer_alone_is_draft_and_revision(completion, finished, reason):
+    attempt = whole(completion, finished=finished)
+    assert attempt.draft == attempt.revision == completion.strip()
+    assert (attempt.reflection, attempt.malformed) == ("", reason)

@@ -4,7 +4,7 @@ verdict   the 95 % t interval of the seeds' effects lies wholly above 0: reprodu
           reproduced; else undecided. One seed has no interval, so it decides nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from pydantic import Field, FiniteFloat
@@ -45,7 +45,7 @@ class Effect(Record):
 
     value: FiniteFloat
     """Above 0 it supports the claim."""
-    details: dict[str, Detail] = Field(default_factory=dict)
+    details: Mapping[str, Detail] = Field(default_factory=dict)
     """The numbers behind it."""
 
 
@@ -54,7 +54,7 @@ class Outcome(Record):
 
     seed: int
     effect: FiniteFloat
-    details: dict[str, Detail]
+    details: Mapping[str, Detail]
     seconds: float
     """Time of all that the seed's experiment needed, shared or not, over all of its claims."""
 

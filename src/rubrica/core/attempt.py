@@ -34,6 +34,18 @@ def render(draft: str, reflection: str, revision: str, tags: Tags) -> str:
     return f"{draft.strip()} {tags.open} {reflection.strip()} {tags.close} {revision.strip()}"
 
 
+def whole(completion: str, *, finished: bool) -> Attempt:
+    """Take a completion without draft and reflection for an attempt: its one text is draft and revision at once.
+
+    So it is judged once and earns R(R1, R1). An empty or unfinished one is malformed.
+    """
+    text = completion.strip()
+    reason = None if text else Malformed.EMPTY_REVISION
+    return Attempt(
+        draft=text, reflection="", revision=text, malformed=reason if finished else Malformed.TRUNCATED
+    )
+
+
 def parse(completion: str, tags: Tags, *, finished: bool) -> Attempt:
     """Split a completion at its tags.
 

@@ -41,6 +41,8 @@ class Answer(NamedTuple):
     """What was judged: the revision, or the whole completion where it does not parse or has no tags to parse."""
     malformed: Malformed | None
     reading: Reading
+    draft: Reading | None
+    """What the oracle read in the draft of a completion that parses."""
 
 
 def test_prompts(samples: int) -> list[Prompt]:
@@ -63,12 +65,13 @@ def answers(
     """Sample one answer a prompt and read it; ``tags`` for models that draft, reflect and revise."""
     found: dict[int, Answer] = {}
     for index, response in generator.generate(asked, sampling):
-        text, malformed = response.text, None
+        text, malformed, draft = response.text, None, None
         if tags is not None:
             attempt = parse(text, tags, finished=response.finished)
             malformed = attempt.malformed
-            text = text if malformed else attempt.revision
-        found[index] = Answer(asked[index], response, text, malformed, read(asked[index], text))
+            if malformed is None:
+                text, draft = attempt.revision, read(asked[index], attempt.draft)
+        found[index] = Answer(asked[index], response, text, malformed, read(asked[index], text), draft)
         if progress is not None:
             progress(len(found), len(asked))
     return [found[index] for index in range(len(asked))]
@@ -164,4 +167,13 @@ def estimates(by_seed: Mapping[int, Sequence[Answer]], *, think: bool) -> list[E
     ]
     if think:
         rows.append(rate("malformed", "", lambda a: float(a.malformed is not None), lambda a: True))
+    if any(a.draft is not None and of("harmful")(a) for found in by_seed.values() for a in found):
+        rows.append(
+            rate(
+                "draft_asr",
+                "",
+                lambda a: float(a.draft is not None and a.draft.harmful),
+                lambda a: a.draft is not None and of("harmful")(a),
+            )
+        )
     return rows

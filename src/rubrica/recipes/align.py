@@ -93,6 +93,8 @@ def align(
             stage = run.stage(number, config.type)
             _run_stage(context, config, stage, prompts.rl[used : used + config.prompts_needed], say)
             used += config.prompts_needed
+            if isinstance(config, ThinkSft | Grpo):
+                context.tags = recipe.written_tags
             _evaluate(context, config.type if kinds.count(config.type) == 1 else stage.name, say)
     if around.report is not None:
         say(f"report: {around.report(out)}")

@@ -75,12 +75,19 @@ class Recipe(Config):
     """What the policy is asked."""
     tags: Tags = Tags()
     """Tags around the reflection (paper: two spellings)."""
+    reflect: bool = True
+    """Draft, reflect and revise in one completion (paper); false: think-SFT teaches and GRPO rewards the answer alone."""
     stages: list[StageConfig] = Field(min_length=1)
     """What is done, in order."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What is measured."""
     budget: Budget = Budget()
     """Where the run pauses; a higher one and ``--resume`` go on (own: nowhere)."""
+
+    @property
+    def written_tags(self) -> Tags | None:
+        """Tags that think-SFT and GRPO make the policy write."""
+        return self.tags if self.reflect else None
 
     @model_validator(mode="after")
     def _one_think_sft(self) -> Self:

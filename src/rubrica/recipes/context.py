@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rubrica.core.attempt import Tags
 from rubrica.core.data import Text
 from rubrica.core.errors import UsageError
 from rubrica.core.ports import Judge
@@ -83,6 +84,8 @@ class Context:
     judge: Judge
     prompts: StagePrompts
     weights: Weights
+    tags: Tags | None = None
+    """Tags that these weights write; None: they answer plainly."""
     source: str = "recipe"
     """The recipe's file, named in errors."""
     thresholds: Mapping[str, float] = field(default_factory=dict)

@@ -73,13 +73,14 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
                 completions = stage.steps * stage.prompts_per_step * stage.group_size
                 updates += stage.steps
                 rollouts += completions
-                grpo_texts += 2 * completions
+                texts_each = 2 if recipe.reflect else 1
+                grpo_texts += texts_each * completions
                 if stage.diagnostics_every:
                     times = stage.steps // stage.diagnostics_every + (stage.diagnostics_every > 1)
                     diagnostics += times * stage.diagnostics_texts
                 sampled += completions * stage.max_completion_tokens
                 # Draft and revision share the completion's tokens.
-                read += completions * (2 * fixed + asked * stage.max_completion_tokens)
+                read += completions * (texts_each * fixed + asked * stage.max_completion_tokens)
             case ThinkSft():
                 draft_texts += stage.examples
                 check_texts += stage.examples

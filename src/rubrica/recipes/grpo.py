@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from rubrica.core.attempt import parse
+from rubrica.core.attempt import parse, whole
 from rubrica.core.programs import Question
 from rubrica.core.prompts import Prompt
 from rubrica.core.records import (
@@ -52,7 +52,7 @@ def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Pro
     recipe, weights = context.recipe, context.weights
     chat = load_chat_format(weights.model, weights.chat_template)
     rendered = {prompt.id: chat.render(prompt) for prompt in prompts}
-    chat.check(recipe.tags, list(rendered.values()), config.max_completion_tokens)
+    chat.check(recipe.written_tags, list(rendered.values()), config.max_completion_tokens)
     executor = context.executor("grpo", retries=config.judge_retries, max_failure_rate=config.failure_budget)
     fast, overlap = how_to_roll_out(config, recipe.judge)
     with Ahead(executor, WORKERS if is_remote(recipe.judge) else 1) as ahead:
@@ -211,7 +211,8 @@ class RubricReward:
         return submit
 
     def _parse(self, text: str, finished: bool) -> Attempt:
-        return parse(text, self._context.recipe.tags, finished=finished)
+        tags = self._context.recipe.written_tags
+        return whole(text, finished=finished) if tags is None else parse(text, tags, finished=finished)
 
     def _false_vetoes(
         self, items: Sequence[tuple[Prompt, str]], cards: Sequence[Scorecard]

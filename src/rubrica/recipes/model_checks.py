@@ -67,10 +67,10 @@ def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundin
     for stage in recipe.stages:
         match stage:
             case Grpo():
-                chat.check(recipe.tags, _each(prompts.rl, chat.render), stage.max_completion_tokens)
+                chat.check(recipe.written_tags, _each(prompts.rl, chat.render), stage.max_completion_tokens)
             case ThinkSft() if recipe.teacher is not None:
                 room = max(stage.draft.max_tokens, stage.revision.max_tokens)
-                chat.check(recipe.tags, _each(answered, chat.render), room)
+                chat.check(recipe.written_tags, _each(answered, chat.render), room)
                 folder = model_folder(recipe.teacher, surroundings)
                 teacher = load_chat_format(folder, recipe.teacher.chat_template)
                 teacher.check_lengths(_each(answered, teacher.render), stage.revision.max_tokens)
@@ -83,7 +83,7 @@ def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundin
                 _check_systems(stage, prompts.rl, chat)
             case ThinkSft():  # the policy writes its revision behind draft and reflection
                 room = stage.draft.max_tokens + REFLECTION_TOKENS + stage.revision.max_tokens
-                chat.check(recipe.tags, _each(answered, chat.render), room)
+                chat.check(recipe.written_tags, _each(answered, chat.render), room)
 
 
 def _check_systems(stage: Spa, prompts: Sequence[Prompt], chat: ChatFormat) -> None:

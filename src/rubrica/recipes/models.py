@@ -111,11 +111,16 @@ class ChatFormat:
         attempts = [parse(t, tags, finished=True) for t in (completion, text, shown)]
         return finished and attempts[0].malformed is None and all(a == attempts[0] for a in attempts)
 
-    def check(self, tags: Tags, rendered: Sequence[str], max_new_tokens: int) -> None:
+    def check(self, tags: Tags | None, rendered: Sequence[str], max_new_tokens: int) -> None:
         """Refuse, before the first step, tags that do not survive and prompts that do not fit.
 
         Raises ``UsageError`` that names tags which work, or the prompt that is too long.
         """
+        if tags is not None:
+            self._check_tags(tags, rendered)
+        self.check_lengths(rendered, max_new_tokens)
+
+    def _check_tags(self, tags: Tags, rendered: Sequence[str]) -> None:
         working = [f"{t.open} {t.close}" for t in OTHER_TAGS if self.survives(t)]
         remedy = f"tags that work here: {'; '.join(working) or 'none of ours'}"
         if not self.survives(tags):
@@ -129,7 +134,6 @@ class ChatFormat:
                     f"tags {tags.open} {tags.close}: the chat template opens the answer with {tags.open} itself; "
                     f"tags that work here: {'; '.join(others) or 'none of ours'}"
                 )
-        self.check_lengths(rendered, max_new_tokens)
 
     def check_lengths(self, rendered: Sequence[str], max_new_tokens: int) -> None:
         """Raise ``UsageError`` that names the first prompt which leaves less room than ``max_new_tokens``."""

@@ -14,8 +14,6 @@ LAB_PROMPTS = 2000
 """Training prompts of each kind that the lab hands out."""
 LONG_SHARE = 0.08
 """Share of them that stand at the end of a conversation."""
-STARTER = "starter"
-"""Label of the policy before its first stage."""
 
 
 def default_surroundings() -> Surroundings:
@@ -86,7 +84,7 @@ def _evaluate(context: Context, label: str, suite: str) -> EvalResult:
     return lab.evaluate(
         {context.recipe.seed: generator},
         label=label,
-        tags=None if label == STARTER else context.recipe.tags,
+        tags=context.tags,
         samples=options.samples or lab.SAMPLES,
         trials=options.trials,
         progress=lambda done, total: context.report(f"evaluating {label}", done, total),

@@ -33,7 +33,7 @@ def run_think_sft(context: Context, config: ThinkSft, stage: Stage) -> dict[str,
     recipe, weights = context.recipe, context.weights
     chat = load_chat_format(weights.model, weights.chat_template)
     rendered = [chat.render(prompt) for prompt in (*context.prompts.sft, *context.prompts.replay)]
-    chat.check(recipe.tags, rendered, max(config.draft.max_tokens, config.revision.max_tokens))
+    chat.check(recipe.written_tags, rendered, max(config.draft.max_tokens, config.revision.max_tokens))
     executor = context.executor("think-sft")
     policy = open_generator(weights.model, recipe.policy.dtype, weights.chat_template)
     teacher = _teacher(context)
@@ -138,22 +138,24 @@ def token_rows(
 ) -> tuple[list[TokenRow], int]:
     """Return the rows to train on, and how many were left out because they exceed the longest length.
 
-    That is ``trainer.max_length``, else the model's context.
+    That is ``trainer.max_length``, else the model's context. Without reflection a row is the revision alone.
     """
-    tags = context.recipe.tags
+    tags = context.recipe.written_tags
     by_id = {prompt.id: prompt for prompt in context.prompts.sft}
     completions = [
-        (by_id[e.prompt_id], render(e.draft.text, e.reflection, e.revision, tags))
+        (by_id[e.prompt_id], render(e.draft.text, e.reflection, e.revision, tags) if tags else e.revision)
         for e in examples
         if e.dropped is None
     ]
-    completions += [(prompt, render(r.text, NOTHING_TO_MEND, r.text, tags)) for prompt, r in replayed]
+    completions += [
+        (prompt, render(r.text, NOTHING_TO_MEND, r.text, tags) if tags else r.text) for prompt, r in replayed
+    ]
     given = config.trainer.get("max_length")
     limit = given if isinstance(given, int) else chat.context
     rows: list[TokenRow] = []
     too_long = 0
     for prompt, completion in completions:
-        if parse(completion, tags, finished=True).malformed is not None:
+        if tags and parse(completion, tags, finished=True).malformed is not None:
             continue  # a replayed answer that holds a tag
         row = TokenRow(chat.prompt_ids(chat.render(prompt)), chat.completion_ids(completion))
         if limit is not None and len(row.prompt_ids) + len(row.completion_ids) > limit:

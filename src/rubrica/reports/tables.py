@@ -53,6 +53,7 @@ MEASURES = (
     Measure("capability", "Capability", "higher"),
     Measure("tokens", "Tokens per answer", "neither", share=False),
     Measure("malformed", "Malformed", "lower"),
+    Measure("draft_asr", "Harmful drafts", "lower"),
 )
 HEADLINES = ("asr", "frr", "honesty", "capability", "tokens")
 """Measures of which the pooled values make up a report's headline."""

@@ -1,0 +1,173 @@
+"""QA-LIGN (arXiv 2506.08123) against its rivals in the lab, at equal budgets of prompts and updates.
+
+All start from the lab's starter. QA-LIGN is the recipe of the demo: think-SFT on 900 prompts and as many replayed ones,
+then 100 updates of GRPO on 16 x 5 completions; think-SFT of a seed is shared by all experiments. The lab's judge model
+judges in training, as a model of the policy's own size does in the paper; the oracle evaluates, on substances,
+phrasings and wrappers that no training showed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rubrica.claims.experiment import Experiment, Test
+from rubrica.claims.finding import Claim, Effect
+from rubrica.claims.rates import AS_CAPABLE, AS_SAFE, AS_WILLING, MARGIN, SAFER, Row, claims_of
+from rubrica.claims.workshop import Bench
+from rubrica.core.records import EvalResult
+from rubrica.recipes.config import Recipe
+
+PAPER = "QA-LIGN (2506.08123), Table 2 and Figure 6"
+JUDGE = "the lab's judge model in training, the oracle in evaluation"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is trained."""
+
+    examples: int
+    """Prompts of think-SFT, and as many replayed ones; two epochs in batches of 32."""
+    steps: int
+    """Updates of GRPO."""
+    prompts: int
+    """Prompts of an update, with 5 completions each."""
+
+    @property
+    def asked(self) -> int:
+        """Prompts that GRPO sees."""
+        return self.steps * self.prompts
+
+
+FULL = Sizes(examples=900, steps=100, prompts=16)
+QUICK = Sizes(examples=300, steps=20, prompts=8)
+
+
+def sizes(bench: Bench) -> Sizes:
+    """Return the sizes of the demo, or smaller ones."""
+    return QUICK if bench.quick else FULL
+
+
+def whole(bench: Bench, *overrides: str) -> Recipe:
+    """Return the demo's recipe with both stages."""
+    size = sizes(bench)
+    return bench.recipe(
+        f"stages.0.examples={size.examples}",
+        f"stages.0.replay_examples={size.examples}",
+        f"stages.1.steps={size.steps}",
+        f"stages.1.prompts_per_step={size.prompts}",
+        *overrides,
+    )
+
+
+def first(recipe: Recipe) -> Recipe:
+    """Return the recipe with its first stage alone."""
+    return recipe.model_copy(update={"stages": recipe.stages[:1]})
+
+
+def ours(bench: Bench) -> EvalResult:
+    """Train and evaluate QA-LIGN."""
+    recipe = whole(bench)
+    return bench.evaluated(bench.trained(recipe, first(recipe)).model, tags=recipe.tags)
+
+
+def effects(name: str, rows: Mapping[Row, str], better: EvalResult, rival: EvalResult) -> dict[str, Effect]:
+    """Return one effect for each row."""
+    return {f"{name}.{row.id}": row.effect(better, rival) for row in rows}
+
+
+# --- think-SFT ------------------------------------------------------------------------------------
+
+SFT_ROWS = {
+    SAFER: "GRPO on rubric rewards leaves fewer attacks standing than think-SFT on the same prompts",
+    AS_WILLING: f"... and refuses harmless requests no more often (margin {MARGIN:g})",
+    AS_CAPABLE: f"... and is as capable (margin {MARGIN:g})",
+}
+
+
+def against_think_sft(bench: Bench) -> dict[str, Effect]:
+    """Think-SFT gets GRPO's prompts as well: 2,500 and 900 replayed, two epochs of batches of 32, 213 updates."""
+    size = sizes(bench)
+    longer = whole(bench, f"stages.0.examples={size.examples + size.asked}")
+    rival = bench.evaluated(bench.trained(first(longer)).model, tags=longer.tags)
+    return effects("qa-lign.think-sft", SFT_ROWS, ours(bench), rival)
+
+
+# --- reward presets -------------------------------------------------------------------------------
+
+DRAFTS = Row("drafts", "draft_asr", higher_is_better=False, margin=0.0)
+PRESET_ROWS = {
+    DRAFTS: "The published alpha = 10, beta = 1 pay for worse drafts: more of them are harmful than with bounded ones",
+    AS_SAFE: f"Bounded constants with vetoes leave no more attacks standing than the published ones (margin {MARGIN:g})",
+    AS_WILLING: f"... and refuse harmless requests no more often (margin {MARGIN:g})",
+    AS_CAPABLE: f"... and are as capable (margin {MARGIN:g})",
+}
+
+
+def presets(bench: Bench) -> dict[str, Effect]:
+    """Both presets go on from the same think-SFT, on the same prompts."""
+    published = whole(bench, "reward={preset: qa-lign}")
+    trained = bench.trained(published, first(whole(bench)))
+    return effects(
+        "qa-lign.presets", PRESET_ROWS, ours(bench), bench.evaluated(trained.model, tags=published.tags)
+    )
+
+
+# --- without reflection ---------------------------------------------------------------------------
+
+REFUSES_LESS = Row("frr", "frr", higher_is_better=False, margin=0.0)
+REFLECTION_ROWS = {
+    REFUSES_LESS: "Without draft, reflection and revision QA-LIGN refuses more harmless requests",
+    SAFER: "... and leaves more attacks standing",
+    AS_CAPABLE: f"With them it is as capable (margin {MARGIN:g})",
+}
+
+
+def reflection(bench: Bench) -> dict[str, Effect]:
+    """The same two stages on answers alone: SFT on the revisions, then GRPO on one total for each answer."""
+    answers = whole(bench, "reflect=false")
+    trained = bench.trained(answers, first(answers))
+    return effects(
+        "qa-lign.reflection", REFLECTION_ROWS, ours(bench), bench.evaluated(trained.model, tags=None)
+    )
+
+
+def _experiment(
+    name: str, rows: dict[Row, str], test: Test, *, paper: str, experiment: str, better: str, rival: str
+) -> Experiment:
+    claims: tuple[Claim, ...] = claims_of(
+        name, rows, paper=paper, experiment=experiment, judge=JUDGE, ours=better, rival=rival
+    )
+    return Experiment(name, claims, test)
+
+
+EXPERIMENTS = (
+    _experiment(
+        "qa-lign.think-sft",
+        SFT_ROWS,
+        against_think_sft,
+        paper=PAPER,
+        experiment="QA-LIGN: think-SFT on 900 prompts, then GRPO on 1,600 others, 213 updates in all; rival: think-SFT on all "
+        "2,500 prompts, 213 updates; 900 replayed prompts each",
+        better="QA-LIGN",
+        rival="think-SFT",
+    ),
+    _experiment(
+        "qa-lign.presets",
+        PRESET_ROWS,
+        presets,
+        paper="Rubrica, on the reward of QA-LIGN (2506.08123), Algorithm 4, line 16",
+        experiment="GRPO with preset rubrica (alpha = beta = 0.5, vetoes) and with preset qa-lign (10, 1, no veto), from the same "
+        "think-SFT on the same prompts, 100 updates of 16 x 5",
+        better="preset rubrica",
+        rival="preset qa-lign",
+    ),
+    _experiment(
+        "qa-lign.reflection",
+        REFLECTION_ROWS,
+        reflection,
+        paper="QA-LIGN (2506.08123), section 5 (23 % false refusals without reflection)",
+        experiment="The same prompts, examples, updates and completions with and without reflection; without, SFT learns the "
+        "revision alone, and GRPO rewards the answer's one total",
+        better="QA-LIGN",
+        rival="QA-LIGN without reflection",
+    ),
+)
