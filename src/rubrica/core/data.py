@@ -64,6 +64,7 @@ class Skipped(NamedTuple):
     """The id that it gives itself."""
     problem: str
     """File, line and reason."""
+    line: int
 
 
 def load_prompts(
@@ -119,7 +120,7 @@ def load_pairs(
         problem = "chosen and rejected are equal" if chosen == rejected else None
         problem = "empty answer" if not chosen.strip() or not rejected.strip() else problem
         if problem and on_skip:
-            on_skip(Skipped(finder.given_id(row, "id"), f"{path}:{row.line}: {problem}"))
+            on_skip(Skipped(finder.given_id(row, "id"), f"{path}:{row.line}: {problem}", row.line))
             continue
         if problem:
             raise DataError(path, f"{problem}; expected two different answers", row.line)
