@@ -27,10 +27,11 @@ from rubrica.core.run import Stage
 from rubrica.judges.executor import Executor
 from rubrica.judges.factory import JudgeConfig, is_remote
 from rubrica.judges.keys import card_id
-from rubrica.methods.qa_lign import Scored, completion_rewards, texts_to_judge
+from rubrica.methods.qa_lign import completion_rewards, texts_to_judge
 from rubrica.models.decoding import Decoder, decode, sampler
 from rubrica.program.labels import is_constraint
 from rubrica.program.program import questions
+from rubrica.program.reward import Scored
 from rubrica.recipes.ahead import Ahead
 from rubrica.recipes.context import Context, reference_judge
 from rubrica.recipes.models import ChatFormat, load_chat_format, training_start
