@@ -213,15 +213,15 @@ def test_labels_of_a_rule() -> None:
     pair = candidate(prompt("x"), "yes", "no")
     assert pair is not None
 
-    def label(one: float | None, two: float | None, temperature: float = 0.0) -> PairLabel:
-        return label_of(pair, one, two, by="rule", temperature=temperature, seed=0)
+    def label(one: float, two: float) -> PairLabel:
+        return label_of(pair, one, two, by="rule")
 
     assert (label(0.5, 0.25).preferred, label(0.5, 0.25).gap) == ("first", 0.25)
     assert (label(-1, 0.25).preferred, label(-1, 0.25).gap) == ("second", 1.25)
     assert label(0.5, 0.5).preferred is None and label(0.5, 0.5).reason == "tie"
-    assert label(None, 0.5, 1.0).preferred is None and label(None, 0.5).gap is None
     chosen = preference(pair, label(-1, 0.25))
     assert chosen is not None and (chosen.chosen, chosen.rejected) == (pair.second, pair.first)
+    assert chosen.gap == 1.25
     assert preference(pair, label(0.5, 0.5)) is None
 
 

@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "align": "rubrica.cli.align:align",
     "program": "rubrica.cli.program:app",
     "score": "rubrica.cli.score:score",
+    "select": "rubrica.cli.select:select",
     "serve": "rubrica.cli.serve:serve",
     "judge": "rubrica.cli.judge:app",
     "report": "rubrica.cli.report:report",

@@ -22,7 +22,7 @@ class Candidate(Record):
 
 
 class PairLabel(Record):
-    """What an oracle said about a pair; a tie, a refusal to choose and a missing total prefer neither."""
+    """What an oracle said about a pair; a tie and a refusal to choose prefer neither."""
 
     pair: NonEmpty
     """Id of the candidate."""
@@ -62,19 +62,19 @@ def preference(pair: Candidate, label: PairLabel) -> Preference | None:
     if label.preferred is None:
         return None
     chosen, rejected = (pair.first, pair.second) if label.preferred == "first" else (pair.second, pair.first)
-    return Preference(id=pair.id, prompt=pair.prompt, chosen=chosen, rejected=rejected, source=label.by)
+    return Preference(
+        id=pair.id, prompt=pair.prompt, chosen=chosen, rejected=rejected, gap=label.gap, source=label.by
+    )
 
 
 def label_of(
-    pair: Candidate, first: float | None, second: float | None, *, by: str, temperature: float, seed: int
+    pair: Candidate, first: float, second: float, *, by: str, temperature: float = 0.0, seed: int = 0
 ) -> PairLabel:
     """Label a pair by two scores: by the sign of their difference, or at ``temperature`` above 0 by Bradley-Terry.
 
     Bradley-Terry prefers the first with probability sigmoid((first - second) / temperature); what is drawn depends
-    on ``seed`` and the pair alone. A missing score prefers neither, and so does a tie at temperature 0.
+    on ``seed`` and the pair alone. A tie at temperature 0 prefers neither.
     """
-    if first is None or second is None:
-        return PairLabel(pair=pair.id, preferred=None, by=by, reason="no score")
     gap = first - second
     if temperature > 0:
         drawn = int.from_bytes(hashlib.sha256(f"{seed}/{pair.id}".encode()).digest()[:8], "big") / 2**64

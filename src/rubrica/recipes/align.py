@@ -23,6 +23,7 @@ from rubrica.recipes.context import Context, Progress, Surroundings, Weights
 from rubrica.recipes.prompts import StagePrompts, arrange, on_hub
 from rubrica.recipes.spending import WHOLE_RUN, Spending
 from rubrica.recipes.stages import StageConfig
+from rubrica.recipes.stages.active_dpo import ActiveDpo
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
 from rubrica.recipes.stages.spa import Spa
@@ -159,6 +160,10 @@ def _summary_of(
             from rubrica.recipes.dpo import run_dpo
 
             return run_dpo(context, config, stage, prompts)
+        case ActiveDpo():
+            from rubrica.recipes.active_dpo import run_active_dpo
+
+            return run_active_dpo(context, config, stage, prompts)
         case Spa():
             from rubrica.recipes.spa import run_spa
 

@@ -16,6 +16,7 @@ from rubrica.recipes.config import Recipe
 from rubrica.recipes.examples import REFLECTION_TOKENS
 from rubrica.recipes.rates import Cost, Rates, cost_of, rated_cost
 from rubrica.recipes.spa_scores import objectives_program
+from rubrica.recipes.stages.active_dpo import ActiveDpo, JudgeLabels
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
 from rubrica.recipes.stages.spa import SELF, Spa
@@ -95,6 +96,13 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
                 if stage.offset is not None:
                     draft_texts += 2 * made
                     read += 2 * made * (fixed + asked * stage.sampling.max_tokens)
+            case ActiveDpo():
+                evaluated = stage.held_out * (stage.rounds + 1)
+                answers = stage.asked_per_stage * stage.responses + evaluated
+                sampled += answers * stage.sampling.max_tokens
+                labelled = isinstance(stage.labels, JudgeLabels) * 2 * stage.rounds * stage.labels_per_round
+                draft_texts += labelled + evaluated
+                read += (labelled + evaluated) * (fixed + asked * stage.sampling.max_tokens)
             case Spa():
                 tokens, calls, letters = _spa(stage, program)
                 sampled, read, spa_calls = sampled + tokens, read + letters, spa_calls + calls

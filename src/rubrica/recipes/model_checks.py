@@ -15,6 +15,7 @@ from rubrica.recipes.models import ChatFormat, load_chat_format, model_folder
 from rubrica.recipes.prompts import StagePrompts
 from rubrica.recipes.spa_pool import under_system
 from rubrica.recipes.stages import reference_of
+from rubrica.recipes.stages.active_dpo import ActiveDpo
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
 from rubrica.recipes.stages.spa import Spa
@@ -45,7 +46,7 @@ def check_training(recipe: Recipe, source: str) -> None:
                         )
                     case Spa() if stage.loss == "sft":
                         sft_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
-                    case Dpo() | Spa():
+                    case Dpo() | Spa() | ActiveDpo():
                         pair_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
         except DataError as error:
             raise DataError(source, f"stages.{number}.{error.problem}") from None
@@ -78,6 +79,8 @@ def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundin
                 for source in filter(None, (stage.chosen or recipe.teacher,)):
                     aligned = load_chat_format(model_folder(source, surroundings), source.chat_template)
                     aligned.check_lengths(_each(prompts.rl, aligned.render), stage.sampling.max_tokens)
+                chat.check_lengths(_each(prompts.rl, chat.render), stage.sampling.max_tokens)
+            case ActiveDpo():
                 chat.check_lengths(_each(prompts.rl, chat.render), stage.sampling.max_tokens)
             case Spa():
                 _check_systems(stage, prompts.rl, chat)

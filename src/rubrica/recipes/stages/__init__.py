@@ -5,12 +5,13 @@ from typing import Annotated
 from pydantic import Field
 
 from rubrica.judges.factory import JudgeConfig
+from rubrica.recipes.stages.active_dpo import ActiveDpo
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
 from rubrica.recipes.stages.spa import Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
 
-StageConfig = Annotated[ThinkSft | Grpo | Dpo | Spa, Field(discriminator="type")]
+StageConfig = Annotated[ThinkSft | Grpo | Dpo | Spa | ActiveDpo, Field(discriminator="type")]
 
 
 def reference_of(stage: StageConfig) -> str | JudgeConfig | None:
