@@ -37,3 +37,16 @@ def test_sessions_add_up_though_a_kill_ends_them(tmp_path, clock):
         assert found.usage == Usage(asked=7, cached=5, seconds=3.0)
         assert Spending(store, "01-think-sft").total() == found
         assert Spending(store, "02-grpo").total().usage == Usage()
+
+
+def test_executors_of_one_stage_add_up_and_are_let_go(tmp_path, clock):
+    with Store(tmp_path / "store.sqlite") as store:
+        spent = Spending(store, "01-spa")
+        first = SimpleNamespace(usage=Usage(asked=5))
+        spent.watch(first)
+        first.usage = Usage(asked=7)
+        spent.watch(SimpleNamespace(usage=Usage(asked=2)))
+        assert spent.total().usage == Usage(asked=9)
+        spent.release()
+        first.usage = Usage(asked=1000)
+        assert spent.total().usage == Usage(asked=9)

@@ -73,7 +73,9 @@ def run_spa(context: Context, config: Spa, stage: Stage, prompts: Sequence[Promp
 
 def _iteration(context: Context, config: Spa, stage: Stage, prompts: Sequence[Prompt]) -> dict[str, object]:
     built = _build(context, config, stage, _distinct(prompts))
-    gc.collect()  # the generators' weights go before the trainer's come
+    if context.spending is not None:
+        context.spending.release()
+    gc.collect()  # the weights of generators and judge go before the trainer's come
     if not built.pairs:
         raise _nothing_to_train_on(stage.name, built.report)
     return {**built.report, **_train(context, config, stage, built.pairs)}

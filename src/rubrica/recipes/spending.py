@@ -31,10 +31,17 @@ class Spending:
         self._id = f"{len(self._earlier) + 1:04d}"
         self._started = self._kept = time.monotonic()
         self._executor: Executor | None = None
+        self._before = Usage()
+        """Usage of the executors that were released."""
 
     def watch(self, executor: Executor) -> None:
-        """Count what ``executor`` asks."""
+        """Count what ``executor`` asks, on top of what others did."""
+        self.release()
         self._executor = executor
+
+    def release(self) -> None:
+        """Let go of the executor, and with it of its judge's weights; what it asked stays counted."""
+        self._before, self._executor = self._used(), None
 
     def keep(self) -> None:
         """Store what this session has cost, unless that was done just now."""
@@ -49,5 +56,7 @@ class Spending:
         return Session(seconds=sum(session.seconds for session in sessions), usage=usage)
 
     def _current(self) -> Session:
-        usage = self._executor.usage if self._executor else Usage()
-        return Session(seconds=time.monotonic() - self._started, usage=usage)
+        return Session(seconds=time.monotonic() - self._started, usage=self._used())
+
+    def _used(self) -> Usage:
+        return total_usage([self._before, self._executor.usage]) if self._executor else self._before
