@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rubrica.core.data import load_prompts
-from rubrica.core.errors import UsageError
 from rubrica.core.instance import program_for
 from rubrica.core.ports import thresholds_of
 from rubrica.core.prompts import Prompt
@@ -20,14 +19,17 @@ from rubrica.judges.passport import passport_file, read_passport
 from rubrica.recipes.checks import check_passports, check_prompt_files, check_recipe, program_of
 from rubrica.recipes.config import Recipe, recipe_identity
 from rubrica.recipes.context import Context, Progress, Surroundings, Weights
-from rubrica.recipes.prompts import StagePrompts, arrange, on_hub
+from rubrica.recipes.prompts import StagePrompts, arrange
 from rubrica.recipes.spending import WHOLE_RUN, Spending
 from rubrica.recipes.stages import StageConfig
 from rubrica.recipes.stages.active_dpo import ActiveDpo
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.irft import Irft
+from rubrica.recipes.stages.sft import Sft
 from rubrica.recipes.stages.spa import Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
+from rubrica.recipes.tables import read_source
 
 Announce = Callable[[str], None]
 """Gets one line about what was done, with its time."""
@@ -104,24 +106,7 @@ def align(
 
 def prompts_of(source: str) -> Sequence[Prompt]:
     """Return the prompts of a file or, where there is no such file, of a hub dataset's train split."""
-    if not on_hub(source):
-        return load_prompts(Path(source).expanduser())
-    import tempfile
-
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(source, split="train")
-    except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(
-            f"prompts {source!r}: no such file, and the hub does not give it ({first}); check the "
-            "path, or the name owner/dataset"
-        ) from None
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / f"{source.replace('/', '--')}.parquet"
-        rows.to_parquet(str(table))
-        return load_prompts(table)
+    return read_source(source, "prompts", load_prompts)
 
 
 def _run_stage(
@@ -168,6 +153,14 @@ def _summary_of(
             from rubrica.recipes.spa import run_spa
 
             return run_spa(context, config, stage, prompts)
+        case Sft():
+            from rubrica.recipes.sft import run_sft
+
+            return run_sft(context, config, stage)
+        case Irft():
+            from rubrica.recipes.irft import run_irft
+
+            return run_irft(context, config, stage)
 
 
 def _evaluate(context: Context, label: str, say: Announce) -> None:

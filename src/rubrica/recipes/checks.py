@@ -4,7 +4,7 @@ Once a run is started its recipe is fixed; a mistake found later would cost the 
 needs neither torch nor a model; the rest is in :mod:`rubrica.recipes.model_checks`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rubrica.core.errors import UsageError
@@ -14,12 +14,12 @@ from rubrica.methods.qa_lign import missing_phrases
 from rubrica.program.program import load_program
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.context import Surroundings
-from rubrica.recipes.prompts import on_hub
 from rubrica.recipes.spa_scores import objectives_program
-from rubrica.recipes.stages import reference_of
+from rubrica.recipes.stages import demonstrations_of, reference_of
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.spa import SELF, Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
+from rubrica.recipes.tables import on_hub
 from rubrica.recipes.writer import can_write
 
 
@@ -119,11 +119,15 @@ def check_phrases(config: ThinkSft, program: Program, source: str) -> None:
 
 
 def prompt_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Every file of prompts that the recipe names, with its key."""
-    sources = [("prompts.train", recipe.prompts.train), ("prompts.sft", recipe.prompts.sft)]
+    """Every file of prompts or demonstrations that the recipe names, with its key."""
+    sources: list[tuple[str, Sequence[object]]] = [
+        ("prompts.train", recipe.prompts.train),
+        ("prompts.sft", recipe.prompts.sft),
+    ]
     for number, stage in enumerate(recipe.stages):
         if isinstance(stage, ThinkSft):
             sources.append((f"stages.{number}.replay", stage.replay))
+        sources.append((f"stages.{number}.demonstrations", demonstrations_of(stage)))
     for name, given in sources:
         for number, prompts in enumerate(given):
             if isinstance(prompts, str) and not on_hub(prompts):
@@ -131,7 +135,7 @@ def prompt_files(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def check_prompt_files(recipe: Recipe, source: str) -> None:
-    """Raise ``UsageError`` when a file of prompts is not there."""
+    """Raise ``UsageError`` when a file of prompts or demonstrations is not there."""
     for key, path in prompt_files(recipe):
         _check_file(source, key, path)
 

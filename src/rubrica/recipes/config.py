@@ -27,8 +27,9 @@ _OPERATIONAL = ("budget", "overlap")
 class PromptConfig(Config):
     """What the policy is asked while it is trained."""
 
-    train: list[PromptSource] = Field(min_length=1)
-    """Prompts of the RL stage (paper: 1,600 harmful prompts of WildJailbreak)."""
+    train: list[PromptSource] = Field(default_factory=list)
+    """Prompts of the stages that sample (paper: 1,600 harmful prompts of WildJailbreak); none where all have
+    demonstrations or pairs."""
     sft: list[PromptSource] = Field(default_factory=list)
     """Prompts of think-SFT; empty takes them from ``train``, and RL then leaves those out (own)."""
     mix: dict[str, float] = Field(default_factory=dict)
@@ -71,7 +72,7 @@ class Recipe(Config):
     """Questions: hhh (paper's shape: 3 principles, 40 dimensions, 167 questions), lab, or a YAML file."""
     reward: RewardConfig = RewardConfig()
     """From two scorecards to one number."""
-    prompts: PromptConfig
+    prompts: PromptConfig = PromptConfig()
     """What the policy is asked."""
     tags: Tags = Tags()
     """Tags around the reflection (paper: two spellings)."""

@@ -7,10 +7,13 @@ from rubrica.checkpoint import checkpoint_folder
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.prompts import Prompt
 from rubrica.judges.factory import JudgeConfig, local_of
+from rubrica.methods.irft import parts
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.context import Surroundings
+from rubrica.recipes.demonstrations import gather_demonstrations
 from rubrica.recipes.examples import REFLECTION_TOKENS
 from rubrica.recipes.grpo import grpo_size
+from rubrica.recipes.irft import irft_options
 from rubrica.recipes.models import ChatFormat, load_chat_format, model_folder
 from rubrica.recipes.prompts import StagePrompts
 from rubrica.recipes.spa_pool import under_system
@@ -18,6 +21,8 @@ from rubrica.recipes.stages import reference_of
 from rubrica.recipes.stages.active_dpo import ActiveDpo
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.irft import Irft
+from rubrica.recipes.stages.sft import Sft
 from rubrica.recipes.stages.spa import Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
 from rubrica.train.arguments import Numerics, check_devices
@@ -48,6 +53,10 @@ def check_training(recipe: Recipe, source: str) -> None:
                         sft_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
                     case Dpo() | Spa() | ActiveDpo():
                         pair_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
+                    case Sft():
+                        sft_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
+                    case Irft():
+                        pair_arguments(irft_options(stage), numerics, nowhere, recipe.seed, source)
         except DataError as error:
             raise DataError(source, f"stages.{number}.{error.problem}") from None
     judges = [stage.judge for stage in recipe.stages if isinstance(stage, Spa)]
@@ -84,6 +93,13 @@ def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundin
                 chat.check_lengths(_each(prompts.rl, chat.render), stage.sampling.max_tokens)
             case Spa():
                 _check_systems(stage, prompts.rl, chat)
+            case Sft():
+                gather_demonstrations(stage.demonstrations, surroundings)
+            case Irft():
+                shown = gather_demonstrations(stage.demonstrations, surroundings)
+                parts(shown, stage.stages, recipe.seed)
+                asked = _each([text.prompt for text in shown], chat.render)
+                chat.check_lengths(asked, stage.answers.max_tokens)
             case ThinkSft():  # the policy writes its revision behind draft and reflection
                 room = stage.draft.max_tokens + REFLECTION_TOKENS + stage.revision.max_tokens
                 chat.check(recipe.written_tags, _each(answered, chat.render), room)

@@ -65,3 +65,18 @@ class LabPrompts(Config):
 
 PromptSource = NonEmpty | LabPrompts
 """A file (CSV, JSON, JSONL, TXT, Parquet), a dataset on the hub, or a kind of the lab's prompts."""
+
+
+class LabDemonstrations(Config):
+    """Demonstrations of the embedded lab: training requests, answered as its teacher was taught to."""
+
+    lab: Literal["teacher"]
+    """Whose lessons they are."""
+    examples: int = Field(ge=1, le=100_000)
+    """How many."""
+    noise: float = Field(default=0.0, ge=0, le=1)
+    """Share that is answered as nobody should prefer (own: none)."""
+
+
+DemonstrationSource = NonEmpty | LabDemonstrations
+"""A file or a dataset on the hub with a prompt and a response in each row, or the lab's."""

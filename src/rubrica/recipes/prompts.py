@@ -5,14 +5,15 @@ The order is a function of the recipe's seed alone. Think-SFT and RL never share
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.prompts import Prompt
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.options import LabPrompts, PromptSource
+from rubrica.recipes.stages import demonstrations_of
 from rubrica.recipes.stages.think_sft import ThinkSft
+from rubrica.recipes.tables import on_hub
 
 LoadPrompts = Callable[[str], Sequence[Prompt]]
 """Gets a file or hub id, or a kind of the lab's prompts."""
@@ -31,17 +32,12 @@ class StagePrompts(NamedTuple):
     """Prompts of GRPO in order of use; a short list is passed over several times."""
 
 
-def on_hub(source: str) -> bool:
-    """Tell whether ``source`` names a dataset on the hub: owner/name, where there is no such file."""
-    path = Path(source).expanduser()
-    return not path.exists() and not path.suffix and source.count("/") == 1
-
-
 def names_hub(recipe: Recipe) -> bool:
-    """Tell whether some of the prompts lie on the hub."""
+    """Tell whether some of the prompts or demonstrations lie on the hub."""
     stages = [stage for stage in recipe.stages if isinstance(stage, ThinkSft)]
     given = [*recipe.prompts.train, *recipe.prompts.sft, *(s for stage in stages for s in stage.replay)]
-    return any(isinstance(source, str) and on_hub(source) for source in given)
+    shown = [source for stage in recipe.stages for source in demonstrations_of(stage)]
+    return any(isinstance(source, str) and on_hub(source) for source in [*given, *shown])
 
 
 def gather(sources: Sequence[PromptSource], files: LoadPrompts, lab: LoadPrompts) -> list[Prompt]:
@@ -109,6 +105,8 @@ def arrange(recipe: Recipe, files: LoadPrompts, lab: LoadPrompts) -> StagePrompt
     count = sum(stage.prompts_needed for stage in recipe.stages)
     if not count:
         return StagePrompts(sft, replay, [])
+    if not recipe.prompts.train:
+        raise UsageError(f"prompts.train: names no prompts, and the stages ask for {count}; name a file")
     if not train:
         raise UsageError(f"prompts.train: think-SFT takes all of its {len(taken)} prompts; add some for RL")
     stream = in_order(train, recipe.prompts.mix, recipe.seed)

@@ -21,6 +21,7 @@ def default_surroundings() -> Surroundings:
     return Surroundings(
         lab_prompts=_prompts,
         lab_texts=_texts,
+        lab_demonstrations=_demonstrations,
         lab_model=_model,
         judges={"lab": _judge, "lab-oracle": _oracle},
         evaluate=_evaluate,
@@ -46,6 +47,12 @@ def _texts(count: int) -> Sequence[Text]:
     return [
         Text(f"{prompt.id}/{n}", prompt, text) for n, (prompt, text) in enumerate(labelled("passport", count))
     ]
+
+
+def _demonstrations(count: int, noise: float) -> Sequence[Text]:
+    from rubrica.lab.demonstrations import demonstrations
+
+    return demonstrations(count, noise=noise)
 
 
 def _model(name: str) -> Path:

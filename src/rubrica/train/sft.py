@@ -65,6 +65,7 @@ def train_sft(
     seed: int,
     source: str | Path = "recipe",
     progress: Progress | None = None,
+    label: str = "think-sft",
 ) -> dict[str, float]:
     """Train, write ``stage.model_dir`` and return steps and the first and last loss; continues after a kill.
 
@@ -86,7 +87,7 @@ def train_sft(
             train_dataset=_dataset(ordered),
             processing_class=tokenizer,
             peft_config=peft_config,
-            callbacks=[StageLog(stage, "think-sft: training", total, progress)],
+            callbacks=[StageLog(stage, f"{label}: training", total, progress)],
         )
         steps = run_trainer(trainer, tokenizer, stage, start)
     losses = [row.metrics["loss"] for row in stage.metrics() if "loss" in row.metrics]
