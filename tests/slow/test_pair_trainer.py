@@ -88,7 +88,7 @@ def test_the_first_loss_and_gradient_are_those_computed_pair_by_pair(policy, tmp
     value.backward()
     norm = math.sqrt(sum(float((p.grad**2).sum()) for p in model.parameters() if p.grad is not None))
     logged = stage.metrics()[0].metrics
-    assert logged["loss"] == pytest.approx(float(value), abs=2e-4)
+    assert logged["loss"] == pytest.approx(value.item(), abs=2e-4)
     assert logged["grad_norm"] == pytest.approx(norm, rel=1e-3)
     assert summary["steps"] == 1
 
