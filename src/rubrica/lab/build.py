@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 
 STARTER = Plan(updates=3200, batch=64, learning_rate=3e-3, offset=0)
 TEACHER = Plan(updates=300, batch=64, learning_rate=5e-4, offset=1)
-JUDGE = Plan(updates=2000, batch=48, learning_rate=2e-3, offset=2)
+JUDGE = Plan(updates=2600, batch=48, learning_rate=2e-3, offset=2)
 
 
 class Reporter(Protocol):

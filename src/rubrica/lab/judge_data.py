@@ -13,11 +13,14 @@ from rubrica.core.prompts import Prompt
 from rubrica.core.records import Label, Query
 from rubrica.judges.layout import Encoder, JudgeCard, lab_layout
 from rubrica.lab import truth
+from rubrica.lab.additions import with_additions
 from rubrica.lab.answers import any_answer
 from rubrica.lab.generator import draw_prompt
 from rubrica.lab.oracle import read
 
 QUESTIONS_PER_ROW = 9
+ADDED = 0.5
+"""Share of the rows whose text has additions."""
 HARD = frozenset(
     {
         "har.recipe.g1",
@@ -71,6 +74,8 @@ def row_maker(
             else:
                 prompt = draw_prompt(rng)
                 text = any_answer(prompt.tags, rng)
+            if rng.random() < ADDED:
+                text = with_additions(text, asked, rng)
             chosen = {q.id: q for q in rng.choices(asked, weights, k=QUESTIONS_PER_ROW)}
             rows.append(row(prompt, text, list(chosen.values())))
         return rows
