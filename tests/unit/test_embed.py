@@ -53,4 +53,4 @@ def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture[str], name: str,
     with pytest.raises(SystemExit) as left:
         main(["program", "lint", "lab", "--embed", name])
     err = " ".join(capsys.readouterr().err.split())
-    assert left.value.code == 2 and err.startswith("error: --embed") and said in err
+    assert left.value.code == 2 and err.startswith("error: embedding model") and said in err

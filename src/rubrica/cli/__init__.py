@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "serve": "rubrica.cli.serve:serve",
     "judge": "rubrica.cli.judge:app",
     "report": "rubrica.cli.report:report",
+    "map": "rubrica.cli.map:app",
     "lab": "rubrica.cli.lab:app",
     "bench": "rubrica.cli.bench:app",
 }

@@ -41,12 +41,11 @@ class MetricRow(NamedTuple):
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[TextIO]:
-    """Open a file that takes the place of ``path`` when it is complete; ``StorageError`` if it cannot be written."""
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a path for a file that takes the place of ``path`` when it is complete; ``StorageError`` if it cannot be."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -57,10 +56,23 @@ def _whole(path: Path) -> Iterator[TextIO]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
+    """Open a text file that takes the place of ``path`` when it is complete."""
+    with _replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield file
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old text or the new one."""
     with _whole(path) as file:
         file.write(text)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file of bytes as :func:`write_atomic` writes a text."""
+    with _replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: BaseModel | Json | Mapping[str, object]) -> None:

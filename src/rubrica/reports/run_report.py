@@ -51,9 +51,9 @@ def write_report(run_dir: Path) -> Path:
 def render_report(run_dir: Path) -> str:
     """Return the report of a run as one HTML document."""
     with RunData(run_dir) as data:
-        script, style = _asset("report.js"), _asset("report.css")
+        script, style = asset("report.js"), asset("report.css")
         return (
-            _templates()
+            templates()
             .get_template("report.html.j2")
             .render(
                 data=data,
@@ -96,12 +96,14 @@ def _draw(example: Example) -> Shown:
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return a file of the templates' folder."""
     return (resources.files("rubrica.reports") / "templates" / name).read_text(encoding="utf-8")
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """Return the templates of all pages; they escape every text."""
     environment = Environment(
         loader=PackageLoader("rubrica.reports", "templates"),
         autoescape=True,
