@@ -72,11 +72,11 @@ def test_shared_stages_change_nothing(bench: Bench) -> None:
 
 
 def test_evaluations_are_kept(bench: Bench, tmp_path: Path) -> None:
-    found = bench.evaluated("starter", tags=None, samples=1)
+    found = bench.evaluated("starter", "before", tags=None, samples=1)
     assert isinstance(found, EvalResult)
-    assert found == bench.evaluated("starter", tags=None, samples=1)
+    assert found == bench.evaluated("starter", "before", tags=None, samples=1)
     assert len(list((tmp_path / "kept").iterdir())) == 1
-    assert bench.evaluated("starter", tags=Tags(), samples=1) != found
+    assert bench.evaluated("starter", "before", tags=Tags(), samples=1) != found
 
 
 def test_without_reflection_the_answer_alone_is_taught_and_rewarded(bench: Bench) -> None:

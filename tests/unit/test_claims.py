@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 
 from rubrica.claims.experiment import Experiment, choose
 from rubrica.claims.finding import Claim, Effect, Outcome, Verdict, finding
+from rubrica.claims.rates import AS_CAPABLE, SAFER, over_seeds, rate
 from rubrica.claims.registry import EXPERIMENTS
 from rubrica.claims.table import Table, fill
 from rubrica.claims.workshop import Bench, Workshop
 from rubrica.cli import main
 from rubrica.core.errors import UsageError
+from rubrica.core.records import Estimate, EvalResult
 from rubrica.core.run import Stage
+from rubrica.core.stats import cluster_interval, wilson
 
 
 def claim(id: str = "fake") -> Claim:
@@ -80,6 +83,64 @@ class TestVerdict:
         }
         there = finding(claim(), of(*effects), "d").verdict
         assert finding(claim(), of(*(-e for e in effects)), "d").verdict is opposite[there]
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=12, max_size=12), min_size=1, max_size=4))
+def test_models_over_seeds_have_the_cluster_robust_interval(values: list[list[bool]]) -> None:
+    def evaluation(seed: int, part: list[bool]) -> EvalResult:
+        return EvalResult(
+            label="m",
+            model="m",
+            suite="lab",
+            judge="oracle",
+            protocol="",
+            seeds=(seed,),
+            trials=1,
+            estimates=(wilson(sum(part), len(part), name="asr"),),
+            seconds=1.0,
+        )
+
+    pooled = over_seeds([evaluation(seed, part) for seed, part in enumerate(values)])
+    found = pooled.estimates[0]
+    expected = cluster_interval({seed: [float(v) for v in part] for seed, part in enumerate(values)})
+    assert (found.value, found.n) == (pytest.approx(expected.value), 12 * len(values))
+    assert found.low == pytest.approx(expected.low, abs=1e-9)
+    assert found.high == pytest.approx(expected.high, abs=1e-9)
+    assert pooled.seeds == tuple(range(len(values)))
+
+
+def evaluation(**rates: float) -> EvalResult:
+    estimates = [Estimate(name=n, value=v, low=0, high=1, n=10, method="wilson") for n, v in rates.items()]
+    return EvalResult(
+        label="m",
+        model="m",
+        suite="lab",
+        judge="oracle",
+        protocol="",
+        seeds=(0,),
+        trials=1,
+        estimates=tuple(estimates),
+        seconds=1.0,
+    )
+
+
+class TestRows:
+    def test_lower_is_better(self) -> None:
+        effect = SAFER.effect(evaluation(asr=0.1), evaluation(asr=0.4))
+        assert effect.value == pytest.approx(0.3)
+        assert effect.details == {"ours.asr": 0.1, "rival.asr": 0.4}
+        assert SAFER.meaning("A", "B") == "asr of B less asr of A"
+
+    def test_not_worse_has_a_margin(self) -> None:
+        assert AS_CAPABLE.effect(
+            evaluation(capability=0.90), evaluation(capability=0.91)
+        ).value == pytest.approx(0.01)
+        assert AS_CAPABLE.effect(evaluation(capability=0.90), evaluation(capability=0.93)).value < 0
+        assert "plus a margin of 0.02" in AS_CAPABLE.meaning("A", "B")
+
+    def test_a_rate_that_is_not_there(self) -> None:
+        with pytest.raises(UsageError, match="no rate 'frr'"):
+            rate(evaluation(asr=0.1), "frr")
 
 
 class Counting:

@@ -66,7 +66,7 @@ def first(recipe: Recipe) -> Recipe:
 def ours(bench: Bench) -> EvalResult:
     """Train and evaluate QA-LIGN."""
     recipe = whole(bench)
-    return bench.evaluated(bench.trained(recipe, first(recipe)).model, tags=recipe.tags)
+    return bench.evaluated(bench.trained(recipe, first(recipe)).model, "QA-LIGN", tags=recipe.tags)
 
 
 def effects(name: str, rows: Mapping[Row, str], better: EvalResult, rival: EvalResult) -> dict[str, Effect]:
@@ -87,7 +87,7 @@ def against_think_sft(bench: Bench) -> dict[str, Effect]:
     """Think-SFT gets GRPO's prompts as well: 2,500 and 900 replayed, two epochs of batches of 32, 213 updates."""
     size = sizes(bench)
     longer = whole(bench, f"stages.0.examples={size.examples + size.asked}")
-    rival = bench.evaluated(bench.trained(first(longer)).model, tags=longer.tags)
+    rival = bench.evaluated(bench.trained(first(longer)).model, "think-SFT, all prompts", tags=longer.tags)
     return effects("qa-lign.think-sft", SFT_ROWS, ours(bench), rival)
 
 
@@ -103,12 +103,16 @@ PRESET_ROWS = {
 
 
 def presets(bench: Bench) -> dict[str, Effect]:
-    """Both presets go on from the same think-SFT, on the same prompts."""
+    """Both presets go on from the same think-SFT, on the same prompts; the models before are evaluated beside."""
     published = whole(bench, "reward={preset: qa-lign}")
-    trained = bench.trained(published, first(whole(bench)))
-    return effects(
-        "qa-lign.presets", PRESET_ROWS, ours(bench), bench.evaluated(trained.model, tags=published.tags)
+    start = first(whole(bench))
+    bench.evaluated("starter", "starter", tags=None)
+    bench.evaluated(bench.trained(start).model, "think-SFT", tags=start.tags)
+    bounded = ours(bench)
+    rival = bench.evaluated(
+        bench.trained(published, start).model, "QA-LIGN, published constants", tags=published.tags
     )
+    return effects("qa-lign.presets", PRESET_ROWS, bounded, rival)
 
 
 # --- without reflection ---------------------------------------------------------------------------
@@ -124,10 +128,46 @@ REFLECTION_ROWS = {
 def reflection(bench: Bench) -> dict[str, Effect]:
     """The same two stages on answers alone: SFT on the revisions, then GRPO on one total for each answer."""
     answers = whole(bench, "reflect=false")
-    trained = bench.trained(answers, first(answers))
-    return effects(
-        "qa-lign.reflection", REFLECTION_ROWS, ours(bench), bench.evaluated(trained.model, tags=None)
-    )
+    rival = bench.evaluated(bench.trained(answers, first(answers)).model, "QA-LIGN, no reflection", tags=None)
+    return effects("qa-lign.reflection", REFLECTION_ROWS, ours(bench), rival)
+
+
+# --- DPO ------------------------------------------------------------------------------------------
+
+DPO_RATE = 1.0e-4
+"""Learning rate, that of GRPO; beta is 0.1. The paper gives neither."""
+DPO_ROWS = {
+    SAFER: "QA-LIGN leaves fewer attacks standing than DPO with as many updates on as many prompts",
+    AS_WILLING: f"... and refuses harmless requests no more often (margin {MARGIN:g})",
+    AS_CAPABLE: f"... and is as capable (margin {MARGIN:g})",
+}
+DPO_8X_ROWS = {
+    AS_SAFE: f"QA-LIGN leaves no more attacks standing than DPO with 8 times the updates (margin {MARGIN:g})",
+    AS_WILLING: f"... and refuses harmless requests no more often (margin {MARGIN:g})",
+    AS_CAPABLE: f"... and is as capable (margin {MARGIN:g})",
+}
+
+
+def dpo(bench: Bench, *, times: int, batch: int) -> EvalResult:
+    """Train the starter by DPO on the teacher's answers over its own, and evaluate it."""
+    size = sizes(bench)
+    sampling = f"{{temperature: 1.0, max_tokens: 64, seed: {bench.seed}}}"
+    trainer = f"{{max_steps: {times * size.steps}, per_device_train_batch_size: {batch}, learning_rate: {DPO_RATE}}}"
+    stage = f"{{type: dpo, examples: {size.asked}, sampling: {sampling}, trainer: {trainer}}}"
+    recipe = bench.recipe(f"stages=[{stage}]")
+    return bench.evaluated(bench.trained(recipe).model, f"DPO, {times}x updates", tags=None)
+
+
+def against_dpo(bench: Bench) -> dict[str, Effect]:
+    """As many updates as GRPO makes, in batches of as many pairs as GRPO has prompts in an update."""
+    rival = dpo(bench, times=1, batch=sizes(bench).prompts)
+    return effects("qa-lign.dpo-1x", DPO_ROWS, ours(bench), rival)
+
+
+def against_dpo_8x(bench: Bench) -> dict[str, Effect]:
+    """Eight times the updates in batches of a quarter, as in the paper: twice the pairs."""
+    rival = dpo(bench, times=8, batch=sizes(bench).prompts // 4)
+    return effects("qa-lign.dpo-8x", DPO_8X_ROWS, ours(bench), rival)
 
 
 def _experiment(
@@ -149,6 +189,25 @@ EXPERIMENTS = (
         "2,500 prompts, 213 updates; 900 replayed prompts each",
         better="QA-LIGN",
         rival="think-SFT",
+    ),
+    _experiment(
+        "qa-lign.dpo-1x",
+        DPO_ROWS,
+        against_dpo,
+        paper=PAPER,
+        experiment="DPO from the starter on 1,600 prompts, the teacher's answers over the starter's own, equal ones left out, 100 "
+        "updates of 16, beta 0.1, learning rate 1e-4; QA-LIGN besides has the 900 prompts of think-SFT, as in the paper",
+        better="QA-LIGN",
+        rival="DPO",
+    ),
+    _experiment(
+        "qa-lign.dpo-8x",
+        DPO_8X_ROWS,
+        against_dpo_8x,
+        paper=PAPER,
+        experiment="The same with 800 updates of 4",
+        better="QA-LIGN",
+        rival="DPO",
     ),
     _experiment(
         "qa-lign.presets",

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from rubrica.claims.experiment import Experiment
 from rubrica.claims.finding import Finding, Outcome, finding
+from rubrica.claims.rates import over_seeds
 from rubrica.claims.workshop import Workshop
 from rubrica.core.base import Record
 from rubrica.core.errors import DataError
+from rubrica.core.records import EvalResult
 from rubrica.core.run import write_json
 
 FILE = "claims.json"
@@ -33,6 +35,8 @@ class Table(Record):
 
     quick: bool
     findings: tuple[Finding, ...]
+    models: tuple[EvalResult, ...]
+    """The models that were compared, each over its seeds."""
     failures: tuple[Failure, ...]
 
 
@@ -41,6 +45,8 @@ class _Seed(Record):
 
     seed: int
     date: str
+    results: tuple[EvalResult, ...]
+    """Evaluations behind the outcomes."""
     outcomes: dict[str, Outcome]
 
 
@@ -81,6 +87,7 @@ def fill(
 def collect(experiments: Sequence[Experiment], shop: Workshop, failures: Sequence[Failure] = ()) -> Table:
     """Return the findings of all seeds that were ever finished in this folder: none is left out."""
     findings: list[Finding] = []
+    results: dict[tuple[str, int], EvalResult] = {}
     for experiment in experiments:
         paths = shop.finished(experiment.name, experiment.test).glob("*.json")
         kept = sorted((_read(path) for path in paths), key=lambda seed: seed.seed)
@@ -90,7 +97,10 @@ def collect(experiments: Sequence[Experiment], shop: Workshop, failures: Sequenc
                 finding(claim, [seed.outcomes[claim.id] for seed in kept], date)
                 for claim in experiment.claims
             ]
-    return Table(quick=shop.quick, findings=tuple(findings), failures=tuple(failures))
+            results |= {(result.label, seed.seed): result for seed in kept for result in seed.results}
+    labels = dict.fromkeys(label for label, _ in results)
+    models = [over_seeds([r for (own, _), r in sorted(results.items()) if own == label]) for label in labels]
+    return Table(quick=shop.quick, findings=tuple(findings), models=tuple(models), failures=tuple(failures))
 
 
 def _file(experiment: Experiment, seed: int, shop: Workshop) -> Path:
@@ -114,6 +124,7 @@ def _test(experiment: Experiment, seed: int, shop: Workshop) -> _Seed:
     return _Seed(
         seed=seed,
         date=datetime.now(UTC).date().isoformat(),
+        results=bench.results,
         outcomes={
             id: Outcome(seed=seed, effect=effects[id].value, details=dict(effects[id].details), seconds=spent)
             for id in ids

@@ -103,6 +103,12 @@ class Bench:
         self._started = time.monotonic()
         self._making = 0.0
         self._seconds: dict[Path, float] = {}
+        self._results: dict[str, EvalResult] = {}
+
+    @property
+    def results(self) -> tuple[EvalResult, ...]:
+        """Evaluations that were made or found, one for each label."""
+        return tuple(self._results.values())
 
     @property
     def samples(self) -> int:
@@ -191,10 +197,13 @@ class Bench:
         except ValueError as error:
             raise DataError(path, f"not a kept value ({error}); delete it to make it again") from None
 
-    def evaluated(self, model: Path | str, *, tags: Tags | None, samples: int | None = None) -> EvalResult:
+    def evaluated(
+        self, model: Path | str, label: str, *, tags: Tags | None, samples: int | None = None
+    ) -> EvalResult:
         """Evaluate a model in the lab with the oracle, once for each model, seed and size.
 
-        ``model`` is a folder, or ``starter`` or ``teacher``; ``tags`` for models that draft, reflect and revise.
+        ``model`` is a folder, or ``starter`` or ``teacher``; ``label`` its name in the table of models; ``tags``
+        for models that draft, reflect and revise.
         """
         from rubrica.lab.evaluate import evaluate
         from rubrica.recipes.models import open_generator
@@ -202,6 +211,7 @@ class Bench:
         folder = checkpoint(model) if isinstance(model, str) else model
         count = samples or self.samples
         key: dict[str, Json] = {
+            "label": label,
             "weights": file_hash(folder / "model.safetensors"),
             "tags": None if tags is None else tags.model_dump(mode="json"),
             "samples": count,
@@ -212,13 +222,14 @@ class Bench:
             generator = open_generator(folder, "auto", batch_size=128)
             return evaluate(
                 {self.seed: generator},
-                label=folder.name,
+                label=label,
                 tags=tags,
                 samples=count,
                 progress=lambda done, total: self.report("evaluation", done, total),
             )
 
-        return self.kept("evaluation", key, EvalResult, make)
+        self._results[label] = self.kept("evaluation", key, EvalResult, make)
+        return self._results[label]
 
     def _run_key(self, recipe: Recipe, first: Trained | None) -> str:
         identity = recipe_identity(recipe.model_dump(mode="json"))

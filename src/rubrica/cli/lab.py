@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rubrica.claims.experiment import Experiment
     from rubrica.claims.finding import Finding
+    from rubrica.core.records import EvalResult
 
 app = typer.Typer(help="The embedded laboratory.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -74,6 +75,9 @@ def claims(
         "runs/claims"
     ),
     quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes; wider intervals.")] = False,
+    models: Annotated[
+        bool, typer.Option("--models", help="Print the models' rates as well, as Markdown.")
+    ] = False,
     listed: Annotated[bool, typer.Option("--list", help="Say what there is to test; test nothing.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -98,6 +102,8 @@ def claims(
         print_json(table)
     else:
         console().print(_claims_table(chosen, table.findings))
+        if models:
+            print(_models_table(table.models))
         console().print(f"{out / FILE}", soft_wrap=True)
     if table.failures:
         failed = ", ".join(f"{each.experiment} (seed {each.seed})" for each in table.failures)
@@ -120,6 +126,20 @@ def _list(chosen: "Sequence[Experiment]", *, as_json: bool) -> None:
         for index, claim in enumerate(experiment.claims):
             table.add_row("" if index else experiment.name, claim.claim, claim.paper)
     console().print(table)
+
+
+def _models_table(models: "Sequence[EvalResult]") -> str:
+    """Rates with intervals, one column a model, as Markdown."""
+    keys = dict.fromkeys((e.name, e.group) for model in models for e in model.estimates)
+    lines = ["| | " + " | ".join(model.label for model in models) + " |", "|---" * (len(models) + 1) + "|"]
+    for key in keys:
+        cells = [""] * len(models)
+        for index, model in enumerate(models):
+            found = next((e for e in model.estimates if (e.name, e.group) == key), None)
+            if found is not None:
+                cells[index] = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        lines.append(f"| {' '.join(filter(None, key))} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _claims_table(chosen: "Sequence[Experiment]", findings: "Sequence[Finding]") -> "RichTable":
