@@ -8,7 +8,7 @@ from typing import Literal
 
 from rubrica.core.base import NonEmpty, Record
 from rubrica.core.config import Json, content_hash
-from rubrica.core.prompts import Prompt
+from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Preference
 
 
@@ -33,6 +33,30 @@ class PairLabel(Record):
     """Who said so."""
     reason: str = ""
     """Why neither is preferred."""
+
+
+class LabelledPair(Record):
+    """A preference as a line of JSONL, in TRL's conversational format; readers there ignore the other columns."""
+
+    id: NonEmpty
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    gap: float | None
+    source: str
+
+
+def labelled_pair(pair: Preference) -> LabelledPair:
+    """Return a preference in the form of a file."""
+    chosen, rejected = (Message(role="assistant", content=text) for text in (pair.chosen, pair.rejected))
+    return LabelledPair(
+        id=pair.id,
+        prompt=pair.prompt.messages,
+        chosen=(chosen,),
+        rejected=(rejected,),
+        gap=pair.gap,
+        source=pair.source,
+    )
 
 
 def candidate(prompt: Prompt, one: str, two: str) -> Candidate | None:

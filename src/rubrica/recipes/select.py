@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from rubrica.checkpoint import checkpoint_folder
 from rubrica.core.base import Record
-from rubrica.core.comparisons import Candidate, all_pairs, candidate, without_repeats
-from rubrica.core.config import Config, content_hash, dump_yaml, read_yaml
+from rubrica.core.comparisons import Candidate, all_pairs, candidate, labelled_pair, without_repeats
+from rubrica.core.config import Config, content_hash, dump_yaml, read_yaml, validate
 from rubrica.core.data import Text, holds_pairs, load_pairs, load_texts
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.prompts import Prompt
@@ -133,11 +133,15 @@ def _words(prompt: Prompt) -> str:
 
 
 def keep_settings(folder: Path, settings: Settings) -> None:
-    """Write ``select.yaml``, or refuse other settings than those that are there (``UsageError``)."""
+    """Write ``select.yaml``, or refuse others than those that are there (``UsageError``): all that changes a result."""
     path = folder / "select.yaml"
     if not path.exists():
         write_atomic(path, dump_yaml(settings))
-    elif changed := first_difference(read_yaml(path), settings.model_dump(mode="json")):
+        return
+    before = validate(Settings, read_yaml(path), path)
+    faster = {"batch_size": before.selection.batch_size, "route": before.selection.route}
+    now = settings.model_copy(update={"selection": settings.selection.model_copy(update=faster)})
+    if changed := first_difference(before.model_dump(mode="json"), now.model_dump(mode="json")):
         raise UsageError(f"{folder}: was started with other settings ({changed}); choose another --out")
 
 
@@ -210,7 +214,7 @@ def write_results(
         if not path.exists():  # people may have filled it in
             write_sheet(path, [one.pair for one in ledger.selected(account.round)])
     preferences = ledger.preferences()
-    write_jsonl(folder / "preferences.jsonl", preferences)
+    write_jsonl(folder / "preferences.jsonl", map(labelled_pair, preferences))
     write_jsonl(folder / "selected.jsonl", ledger.selected())
     rounds = tuple(ledger.rounds())
     report = SelectReport(
