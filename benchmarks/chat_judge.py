@@ -1,7 +1,12 @@
 """Teach the lab's judge the examiner's prompt as chat models read it, and draw texts to measure its ways of asking.
 
-    python benchmarks/chat_judge.py train --out runs/chat-judge
-    python benchmarks/chat_judge.py texts --out runs/chat-judge --count 200
+    python benchmarks/chat_judge.py train --out chat-judge
+    python benchmarks/chat_judge.py texts --out chat-judge --count 200
+    rubrica bench modes --judge chat-judge/label.yaml --judge chat-judge/reason.yaml --judge lab-oracle \\
+        --program lab --input chat-judge/texts.jsonl
+    vllm serve chat-judge/judge --served-model-name judge --dtype bfloat16 --max-model-len 1024 --enforce-eager &
+    rubrica bench modes --judge chat-judge/one.yaml --judge chat-judge/four.yaml --judge chat-judge/eight.yaml \\
+        --judge lab-oracle --program lab --input chat-judge/texts.jsonl
 
 No small model reads the examiner's prompt, so nothing here could tell whether a reason first, or several questions in
 one call, change what a judge answers. The lab's judge (0.89 M parameters, its own layout) is continued here: two
@@ -56,6 +61,9 @@ LISTS = 0.4
 """Share of rows that are lists."""
 DEEPER = 2
 """Layers on top of the lab's judge."""
+CALLS = {"one": 1, "four": 4, "eight": 8}
+"""Questions per call of the served judge."""
+SERVED = "judge@http://localhost:8000/v1"
 UPDATES, BATCH, RATE = 600, 16, 1.5e-3
 _WORDS = r"\n| ?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
 """A line break by itself, so that a prompt has the same tokens in pieces and as a whole."""
@@ -206,7 +214,7 @@ class Rows:
 
 
 def train_judge(out: Path, *, updates: int, seed: int, report: Callable[[int, int, float], None]) -> None:
-    """Train and save the checkpoint, with ``label.yaml`` and ``reason.yaml`` for ``rubrica bench modes``."""
+    """Train and save the checkpoint."""
     torch.manual_seed(seed)
     tokenizer = chat_tokenizer(AutoTokenizer.from_pretrained(checkpoint("judge")))
     model = deeper(checkpoint("judge"), len(tokenizer))
@@ -228,13 +236,18 @@ def train_judge(out: Path, *, updates: int, seed: int, report: Callable[[int, in
         seed=seed,
         progress=report,
     )
-    folder = out / "judge"
-    save(model, tokenizer, folder)
-    write_json(folder / CARD, {"format": "chat"})
+    save(model, tokenizer, out / "judge")
+    write_json(out / "judge" / CARD, {"format": "chat"})
+
+
+def write_judges(out: Path) -> None:
+    """Write the judges that ``rubrica bench modes`` compares: local modes, and questions per call of a server."""
     for mode in ("label", "reason"):
-        (out / f"{mode}.yaml").write_text(
-            dump_yaml({"spec": f"local:{folder}", "mode": mode}), encoding="utf-8"
-        )
+        config = dump_yaml({"spec": f"local:{out / 'judge'}", "mode": mode})
+        (out / f"{mode}.yaml").write_text(config, encoding="utf-8")
+    for name, count in CALLS.items():
+        config = dump_yaml({"spec": f"openai:{SERVED}", "questions_per_call": count})
+        (out / f"{name}.yaml").write_text(config, encoding="utf-8")
 
 
 def write_texts(out: Path, count: int, seed: str) -> None:
@@ -249,7 +262,7 @@ def write_texts(out: Path, count: int, seed: str) -> None:
 
 
 def main() -> None:
-    """Run one step."""
+    """Train, or write texts and judges."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -266,6 +279,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     if given.step == "texts":
         write_texts(given.out, given.count, given.seed)
+        write_judges(given.out)
         return
     start = time.perf_counter()
 

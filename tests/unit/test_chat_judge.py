@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fake_server import completion
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Label, Query
+from rubrica.judges.factory import read_judge
 from rubrica.judges.layout import CLOSING
 from rubrica.judges.local import REASON_TOKENS
 from rubrica.judges.parsing import parse_reply
@@ -168,6 +169,19 @@ def test_the_packed_loss_of_replies_is_that_of_one_prompt_at_a_time():
             losses += [-float(chances[at - 1, whole[at]]) for at in range(len(prompt), len(whole))]
     packed = judge_loss(TOKENIZER)(model, rows).item()
     assert packed == pytest.approx(sum(losses) / len(losses), abs=1e-4)
+
+
+def test_the_judges_that_are_compared_are_two_modes_and_three_numbers_of_questions(tmp_path):
+    chat_judge.write_judges(tmp_path)
+    found = {path.stem: read_judge(str(path)) for path in tmp_path.glob("*.yaml")}
+    assert {name: (judge.mode, judge.questions_per_call) for name, judge in found.items()} == {
+        "label": ("label", 1),
+        "reason": ("reason", 1),
+        "one": ("label", 1),
+        "four": ("label", 4),
+        "eight": ("label", 8),
+    }
+    assert found["reason"].spec == f"local:{tmp_path / 'judge'}"
 
 
 def test_texts_hold_the_tags_that_the_oracle_reads(tmp_path):
