@@ -15,6 +15,7 @@ from rubrica import __version__
 from rubrica.core.config import content_hash, dump_yaml
 from rubrica.core.run import write_atomic
 from rubrica.reports.accounts import costs, question_costs, think_examples, trust
+from rubrica.reports.denoising import denoised
 from rubrica.reports.evaluation import headline, suites
 from rubrica.reports.examples import Example, choose
 from rubrica.reports.plots import waterfall
@@ -62,6 +63,7 @@ def render_report(run_dir: Path) -> str:
                 trainings=training(data),
                 examples=[_draw(example) for example in choose(data)],
                 think=think_examples(data),
+                denoised=denoised(data),
                 costs=costs(data),
                 question_costs=question_costs(data),
                 trust=trust(data),
