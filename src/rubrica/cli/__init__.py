@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "program": "rubrica.cli.program:app",
     "score": "rubrica.cli.score:score",
     "select": "rubrica.cli.select:select",
+    "curve": "rubrica.cli.curve:curve",
     "serve": "rubrica.cli.serve:serve",
     "judge": "rubrica.cli.judge:app",
     "report": "rubrica.cli.report:report",

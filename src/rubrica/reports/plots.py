@@ -16,7 +16,8 @@ _FEW = 25
 _DASHES = ([1, 0], [6, 3], [12, 2], [2, 2], [8, 3, 2, 3], [1, 3])
 
 
-def _base(width: int, height: int, layers: Sequence[Spec]) -> Spec:
+def base(width: int, height: int, layers: Sequence[Spec]) -> Spec:
+    """Return a chart of ``layers`` in our colours and type."""
     axis: Spec = {
         "labelColor": THEME["muted"],
         "titleColor": THEME["muted"],
@@ -121,7 +122,7 @@ def lines(
         "mark": {"type": "rect", "color": THEME["muted"], "fillOpacity": 0, "ariaRoleDescription": "tip"},
         "encoding": {"x": x, "x2": {"field": "x2"}, "description": {"field": "tip", "type": "nominal"}},
     }
-    return _base(width, height, [line, hit])
+    return base(width, height, [line, hit])
 
 
 def _span(values: Sequence[float], share: bool) -> tuple[float, float]:
@@ -195,7 +196,7 @@ def bars(rows: Sequence[tuple[str, str, Measure, EvalResult]], width: int) -> Sp
         },
     }
     height = max(60, len(titles) * (len(models) * 16 + 12))
-    spec = _base(width, height, [bar, *_intervals(x)])
+    spec = base(width, height, [bar, *_intervals(x)])
     return {**spec, "data": _dates(values), "encoding": {"y": y, "yOffset": offset}}
 
 
@@ -310,7 +311,7 @@ def heat_map(
             "description": {"field": "tip", "type": "nominal"},
         },
     }
-    spec = _base(width, 22 * len(rows), [ground, cell])
+    spec = base(width, 22 * len(rows), [ground, cell])
     return {**spec, "data": _dates(values), "encoding": {"x": x, "y": y}}
 
 
@@ -367,4 +368,4 @@ def waterfall(steps: Sequence[Step], width: int, domain: tuple[float, float]) ->
         }
         for more in (halo, {"color": THEME["muted"]})
     ]
-    return {**_base(width, 24 * len(steps), [bar, zero, *labels]), "data": _dates(values)}
+    return {**base(width, 24 * len(steps), [bar, zero, *labels]), "data": _dates(values)}
