@@ -55,7 +55,7 @@ def one_line(text: str, marker: str) -> str:
 
 def neutral(text: str, marker: str) -> str:
     """Return ``text`` without what nobody sees and without the marker, control tokens and turn marks broken."""
-    return _broken(_unmarked(visible(text), marker))
+    return broken(_unmarked(visible(text), marker))
 
 
 def visible(text: str) -> str:
@@ -83,7 +83,7 @@ def _fold(character: str) -> str:
     return "".join(c for c in plain if c.isalnum())
 
 
-def _broken(text: str) -> str:
+def broken(text: str) -> str:
     """Put a blank into what a tokenizer or a chat template may take for a control token or a turn."""
     return _COLON.sub(_break_turn, _TAG.sub(_break_tag, _BARS.sub(" ", text)))
 

@@ -17,6 +17,7 @@ CUT_OFF = "an answer was cut off"
 EMPTY = "an answer is empty"
 EQUAL = "both answers are equal"
 NO_SCORE = "an answer has no total"
+TOO_FEW = "fewer than two whole answers"
 NOT_BETTER = "the chosen answer does not score higher"
 
 
@@ -43,6 +44,40 @@ def answered_pairs(
                     source=f"{better.model} over {worse.model}",
                 )
             )
+    return pairs, dropped
+
+
+def best_over_worst(
+    prompts: Sequence[Prompt], answers: Sequence[Sequence[Response]], totals: Sequence[Sequence[float | None]]
+) -> tuple[list[Preference], list[str]]:
+    """Return for each prompt its best answer over its worst, and for prompts without such a pair why not.
+
+    ``totals[i][k]`` is what answer k to prompt i scores. Answers that are empty, cut off or without a total are no
+    candidates; of equals the earlier one is taken.
+    """
+    pairs: list[Preference] = []
+    dropped: list[str] = []
+    for prompt, given, scores in zip(prompts, answers, totals, strict=True):
+        whole = [(score, a) for a, score in zip(given, scores, strict=True) if a.finished and a.text.strip()]
+        known = [(score, a) for score, a in whole if score is not None]
+        if len(known) < 2:
+            dropped.append(NO_SCORE if len(whole) > len(known) else TOO_FEW)
+            continue
+        high, better = max(known, key=lambda pair: pair[0])
+        low, worse = min(known, key=lambda pair: pair[0])
+        if high == low:
+            dropped.append(NOT_BETTER)
+            continue
+        pairs.append(
+            Preference(
+                id=prompt.id,
+                prompt=prompt,
+                chosen=better.text,
+                rejected=worse.text,
+                gap=high - low,
+                source=f"{better.model} over {worse.model}",
+            )
+        )
     return pairs, dropped
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rubrica.core.data import load_prompts
 from rubrica.core.instance import program_for
-from rubrica.core.ports import thresholds_of
+from rubrica.core.ports import Judge, thresholds_of
 from rubrica.core.prompts import Prompt
 from rubrica.core.run import Run, Stage, disk_errors, write_json
 from rubrica.judges.budget import Purse
@@ -19,6 +19,7 @@ from rubrica.judges.passport import passport_file, read_passport
 from rubrica.recipes.checks import check_passports, check_prompt_files, check_recipe, program_of
 from rubrica.recipes.config import Recipe, recipe_identity
 from rubrica.recipes.context import Context, Progress, Surroundings, Weights
+from rubrica.recipes.nobody import Nobody, is_nobody
 from rubrica.recipes.prompts import StagePrompts, arrange
 from rubrica.recipes.spending import WHOLE_RUN, Spending
 from rubrica.recipes.stages import StageConfig
@@ -26,6 +27,7 @@ from rubrica.recipes.stages.active_dpo import ActiveDpo
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
 from rubrica.recipes.stages.irft import Irft
+from rubrica.recipes.stages.reward_model import TrainReward
 from rubrica.recipes.stages.sft import Sft
 from rubrica.recipes.stages.spa import Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
@@ -70,7 +72,11 @@ def align(
         _keep_prompts(run, prompts)
         clock = Spending(run.store, WHOLE_RUN)
         purse = Purse(recipe.budget, run.store, hours=lambda: clock.total().seconds / 3600)
-        judge = make_judge(recipe.judge, secret=run.store.secret, builtin=dict(around.judges), purse=purse)
+        judge: Judge = Nobody()
+        if not is_nobody(recipe.judge):
+            judge = make_judge(
+                recipe.judge, secret=run.store.secret, builtin=dict(around.judges), purse=purse
+            )
         context = Context(
             recipe=recipe,
             run=run,
@@ -96,6 +102,8 @@ def align(
             stage = run.stage(number, config.type)
             _run_stage(context, config, stage, prompts.rl[used : used + config.prompts_needed], say)
             used += config.prompts_needed
+            if isinstance(config, TrainReward):
+                continue  # the policy is as it was
             if isinstance(config, ThinkSft | Grpo):
                 context.tags = recipe.written_tags
             _evaluate(context, config.type if kinds.count(config.type) == 1 else stage.name, say)
@@ -126,7 +134,10 @@ def _run_stage(
         say(f"{stage.name}: done in {spent.seconds:.0f} s")
         if warning := summary.get("warning"):
             say(f"{stage.name}: {warning}")
-    context.weights = next_weights(context, stage)
+    if isinstance(config, TrainReward):
+        context.reward_model = stage.model_dir
+    else:
+        context.weights = next_weights(context, stage)
 
 
 def _summary_of(
@@ -141,6 +152,10 @@ def _summary_of(
             from rubrica.recipes.grpo import run_grpo
 
             return run_grpo(context, config, stage, prompts)
+        case TrainReward():
+            from rubrica.recipes.reward_model import run_reward_model
+
+            return run_reward_model(context, config, stage, prompts)
         case Dpo():
             from rubrica.recipes.dpo import run_dpo
 

@@ -9,14 +9,18 @@ from pathlib import Path
 
 from rubrica.core.errors import UsageError
 from rubrica.core.programs import Program
-from rubrica.judges.factory import JudgeConfig, check_priced, check_spec, check_vouched
+from rubrica.judges.factory import EXAMPLES, JudgeConfig, check_priced, check_spec, check_vouched
 from rubrica.methods.qa_lign import missing_phrases
 from rubrica.program.program import load_program
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.context import Surroundings
+from rubrica.recipes.nobody import is_nobody
+from rubrica.recipes.reward_source import check_reward_model
 from rubrica.recipes.spa_scores import objectives_program
-from rubrica.recipes.stages import demonstrations_of, reference_of
+from rubrica.recipes.stages import asks_judge, demonstrations_of, reference_of
 from rubrica.recipes.stages.dpo import Dpo
+from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.reward_model import TrainReward
 from rubrica.recipes.stages.spa import SELF, Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
 from rubrica.recipes.tables import on_hub
@@ -40,14 +44,22 @@ def check_recipe(recipe: Recipe, program: Program, source: str, surroundings: Su
     for suite in recipe.evaluate.suites:
         if surroundings.check_suite is not None:
             surroundings.check_suite(suite)
+    _check_nobody(recipe, source)
     for judge in (recipe.judge, *map(reference_of, recipe.stages)):
-        if judge is not None:
+        if judge is not None and not is_nobody(judge):
             check_spec(judge, surroundings.judges)
             if recipe.budget.money is not None:
                 check_priced(judge, f"{source}: budget.money")
     for number, stage in enumerate(recipe.stages):
         if isinstance(stage, Dpo):
             _check_pairs(stage, recipe, f"{source}: stages.{number}", surroundings)
+        if isinstance(stage, Grpo) and stage.reward_model is not None:
+            where = f"{source}: stages.{number}.reward_model"
+            trained = any(isinstance(earlier, TrainReward) for earlier in recipe.stages[:number])
+            check_reward_model(stage.reward_model, where, trained=trained)
+            surroundings.model(stage.reward_model.model)
+        if isinstance(stage, TrainReward):
+            _check_reward_pairs(stage, recipe, f"{source}: stages.{number}", surroundings)
         if isinstance(stage, Spa):
             _check_spa(stage, recipe, program, f"{source}: stages.{number}", surroundings)
         if not isinstance(stage, ThinkSft):
@@ -59,6 +71,31 @@ def check_recipe(recipe: Recipe, program: Program, source: str, surroundings: Su
                 f"{source}: reflection: judge needs a judge that writes, local:PATH or openai:MODEL@URL; use "
                 "reflection: template"
             )
+
+
+def _check_nobody(recipe: Recipe, source: str) -> None:
+    """``judge: none`` will do where nobody is asked."""
+    asking = [f"stages.{n} ({s.type})" for n, s in enumerate(recipe.stages) if asks_judge(s)]
+    if is_nobody(recipe.judge) and asking:
+        raise UsageError(
+            f"{source}: judge: none is named, but {asking[0]} asks one; name one, for example {EXAMPLES}"
+        )
+
+
+def _check_reward_pairs(stage: TrainReward, recipe: Recipe, where: str, surroundings: Surroundings) -> None:
+    if stage.model is not None:
+        surroundings.model(stage.model.model)
+    for n, path in enumerate(stage.pairs):
+        _check_file(where, f"pairs.{n}", path)
+    if stage.pairs:
+        return
+    if stage.preferred == "teacher" and recipe.teacher is None:
+        raise UsageError(
+            f"{where}: nobody writes the preferred answers; name the recipe's teacher, or files of pairs in pairs, or "
+            "set preferred: judge"
+        )
+    if stage.preferred == "judge" and recipe.teacher is None and stage.samples < 2:
+        raise UsageError(f"{where}: samples is {stage.samples}; expected 2 or more answers to compare")
 
 
 def _check_pairs(stage: Dpo, recipe: Recipe, where: str, surroundings: Surroundings) -> None:

@@ -14,7 +14,9 @@ from rubrica.core.config import Config, Json
 from rubrica.judges.budget import Budget
 from rubrica.judges.factory import JudgeConfig, judge_identity
 from rubrica.program.reward import RewardConfig
+from rubrica.recipes.nobody import NOBODY
 from rubrica.recipes.options import MOST, ModelSource, PolicySource, PromptSource
+from rubrica.recipes.reward_source import reward_model_identity
 from rubrica.recipes.stages import StageConfig
 from rubrica.recipes.stages.think_sft import ThinkSft
 
@@ -66,8 +68,9 @@ class Recipe(Config):
     """The model that is aligned."""
     teacher: ModelSource | None = None
     """Writes the revisions of think-SFT; None: the policy, shown its draft and the reflection."""
-    judge: str | JudgeConfig
-    """Answers the program's questions: lab, lab-oracle, local:PATH, openai:MODEL@URL or a mapping."""
+    judge: str | JudgeConfig = NOBODY
+    """Answers the program's questions: lab, lab-oracle, local:PATH, openai:MODEL@URL or a mapping; none where no stage
+    asks any."""
     program: NonEmpty = "hhh"
     """Questions: hhh (paper's shape: 3 principles, 40 dimensions, 167 questions), lab, or a YAML file."""
     reward: RewardConfig = RewardConfig()
@@ -105,11 +108,10 @@ def recipe_identity(recipe: Json) -> Json:
     """
     if not isinstance(recipe, dict):
         return recipe
-    found = {
-        key: judge_identity(value) if key in _JUDGES else value
-        for key, value in recipe.items()
-        if key not in _OPERATIONAL
-    }
+    found = {key: value for key, value in recipe.items() if key not in _OPERATIONAL}
+    found |= {key: judge_identity(found[key]) for key in _JUDGES if key in found}
+    if "reward_model" in found:
+        found["reward_model"] = reward_model_identity(found["reward_model"])
     if isinstance(stages := found.get("stages"), list):
         found["stages"] = [recipe_identity(stage) for stage in stages]
     return found

@@ -88,6 +88,8 @@ class Context:
     weights: Weights
     tags: Tags | None = None
     """Tags that these weights write; None: they answer plainly."""
+    reward_model: Path | None = None
+    """Folder of what the last stage of type reward-model left."""
     source: str = "recipe"
     """The recipe's file, named in errors."""
     thresholds: Mapping[str, float] = field(default_factory=dict)

@@ -14,11 +14,13 @@ from rubrica.program.program import load_program, questions
 from rubrica.program.relevance import relevance_questions
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.examples import REFLECTION_TOKENS
+from rubrica.recipes.nobody import is_nobody
 from rubrica.recipes.rates import Cost, Rates, cost_of, rated_cost
 from rubrica.recipes.spa_scores import objectives_program
 from rubrica.recipes.stages.active_dpo import ActiveDpo, JudgeLabels
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.reward_model import TrainReward
 from rubrica.recipes.stages.spa import SELF, Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
 
@@ -75,13 +77,16 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
                 updates += stage.steps
                 rollouts += completions
                 texts_each = 2 if recipe.reflect else 1
-                grpo_texts += texts_each * completions
-                if stage.diagnostics_every:
+                judged, diagnosed = texts_each * completions, 0
+                if stage.diagnostics_every and not is_nobody(recipe.judge):
                     times = stage.steps // stage.diagnostics_every + (stage.diagnostics_every > 1)
-                    diagnostics += times * stage.diagnostics_texts
+                    diagnosed = times * stage.diagnostics_texts
+                if stage.reward_model is not None:
+                    judged = diagnosed
+                grpo_texts, diagnostics = grpo_texts + judged, diagnostics + diagnosed
                 sampled += completions * stage.max_completion_tokens
                 # Draft and revision share the completion's tokens.
-                read += completions * (texts_each * fixed + asked * stage.max_completion_tokens)
+                read += judged * fixed + judged * asked * stage.max_completion_tokens // texts_each
             case ThinkSft():
                 draft_texts += stage.examples
                 check_texts += stage.examples
@@ -103,6 +108,10 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
                 labelled = isinstance(stage.labels, JudgeLabels) * 2 * stage.rounds * stage.labels_per_round
                 draft_texts += labelled + evaluated
                 read += (labelled + evaluated) * (fixed + asked * stage.sampling.max_tokens)
+            case TrainReward():
+                tokens, calls = _answers(stage, teacher=recipe.teacher is not None)
+                sampled, draft_texts = sampled + tokens, draft_texts + calls
+                read += calls * (fixed + asked * stage.sampling.max_tokens)
             case Spa():
                 tokens, calls, letters = _spa(stage, program)
                 sampled, read, spa_calls = sampled + tokens, read + letters, spa_calls + calls
@@ -122,6 +131,15 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
         judge_prompt_tokens=read * judges,
         judge_completion_tokens=written,
     )
+
+
+def _answers(stage: TrainReward, *, teacher: bool) -> tuple[int, int]:
+    """Return tokens sampled and texts judged to make the pairs of a reward model."""
+    if stage.pairs:
+        return 0, 0
+    judged = stage.preferred == "judge"
+    answers = stage.examples * ((stage.samples + teacher) if judged else 2)
+    return answers * stage.sampling.max_tokens, answers if judged else 0
 
 
 def _spa(stage: Spa, program: Program) -> tuple[int, int, int]:

@@ -16,12 +16,15 @@ from rubrica.recipes.grpo import grpo_size
 from rubrica.recipes.irft import irft_options
 from rubrica.recipes.models import ChatFormat, load_chat_format, model_folder
 from rubrica.recipes.prompts import StagePrompts
+from rubrica.recipes.reward_model import check_trainer
+from rubrica.recipes.reward_source import STAGE, served
 from rubrica.recipes.spa_pool import under_system
 from rubrica.recipes.stages import reference_of
 from rubrica.recipes.stages.active_dpo import ActiveDpo
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
 from rubrica.recipes.stages.irft import Irft
+from rubrica.recipes.stages.reward_model import TrainReward
 from rubrica.recipes.stages.sft import Sft
 from rubrica.recipes.stages.spa import Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
@@ -51,6 +54,8 @@ def check_training(recipe: Recipe, source: str) -> None:
                         )
                     case Spa() if stage.loss == "sft":
                         sft_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
+                    case TrainReward():
+                        check_trainer(stage, numerics, nowhere, recipe.seed, source)
                     case Dpo() | Spa() | ActiveDpo():
                         pair_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
                     case Sft():
@@ -78,6 +83,11 @@ def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundin
         match stage:
             case Grpo():
                 chat.check(recipe.written_tags, _each(prompts.rl, chat.render), stage.max_completion_tokens)
+                wanted = stage.reward_model
+                if wanted is not None and served(wanted.model) is None and wanted.model != STAGE:
+                    checkpoint_folder(surroundings.model(wanted.model), wanted.revision)
+            case TrainReward():
+                _check_answers(stage, recipe, prompts.rl, chat, surroundings)
             case ThinkSft() if recipe.teacher is not None:
                 room = max(stage.draft.max_tokens, stage.revision.max_tokens)
                 chat.check(recipe.written_tags, _each(answered, chat.render), room)
@@ -103,6 +113,24 @@ def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundin
             case ThinkSft():  # the policy writes its revision behind draft and reflection
                 room = stage.draft.max_tokens + REFLECTION_TOKENS + stage.revision.max_tokens
                 chat.check(recipe.written_tags, _each(answered, chat.render), room)
+
+
+def _check_answers(
+    stage: TrainReward,
+    recipe: Recipe,
+    prompts: Sequence[Prompt],
+    chat: ChatFormat,
+    surroundings: Surroundings,
+) -> None:
+    """The backbone must be there, and every prompt fit each model that answers it."""
+    if stage.model is not None:
+        load_chat_format(model_folder(stage.model, surroundings), stage.model.chat_template)
+    if stage.pairs:
+        return
+    chat.check_lengths(_each(prompts, chat.render), stage.sampling.max_tokens)
+    if recipe.teacher is not None:
+        teacher = load_chat_format(model_folder(recipe.teacher, surroundings), recipe.teacher.chat_template)
+        teacher.check_lengths(_each(prompts, teacher.render), stage.sampling.max_tokens)
 
 
 def _check_systems(stage: Spa, prompts: Sequence[Prompt], chat: ChatFormat) -> None:

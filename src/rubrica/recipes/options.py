@@ -80,3 +80,35 @@ class LabDemonstrations(Config):
 
 DemonstrationSource = NonEmpty | LabDemonstrations
 """A file or a dataset on the hub with a prompt and a response in each row, or the lab's."""
+
+
+class RewardModelSource(Config):
+    """A scalar reward model: any sequence-classification model, in this process or behind a server."""
+
+    model: NonEmpty
+    """Directory or hub id; ``stage:reward-model`` for what that stage of the recipe left; ``vllm:MODEL@URL`` or
+    ``rubrica:URL`` for a server."""
+    revision: str | None = None
+    """Commit or branch on the hub; None is its main branch."""
+    dtype: DType = "bfloat16"
+    """Weights' type in this process."""
+    chat_template: str | None = None
+    """Path of a Jinja file used instead of the tokenizer's chat template."""
+    label: int | str | None = None
+    """Index or name of the label whose raw logit is the score; needed where there are several."""
+    head: NonEmpty | None = None
+    """A safetensors file with a linear head over the model's last hidden state (docs/reward-models.md)."""
+    batch_tokens: int = Field(default=16_384, ge=1, le=MOST)
+    """Texts scored together: their number times the longest one's tokens."""
+    endpoint: Literal["classify", "pooling"] = "classify"
+    """What vLLM is asked: classification models, or those that it calls reward models itself."""
+    version: str = ""
+    """Servers: a name for the weights, where the same model name has served others; new scores for a new one."""
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    """Servers: most calls at a time."""
+    timeout: float = Field(default=60.0, gt=0)
+    """Servers: seconds for one text, repeated calls included."""
+    retries: int = Field(default=4, ge=0, le=100)
+    """Servers: further attempts after a fault that may pass."""
+    api_key_env: NonEmpty | None = None
+    """Servers: environment variable with the key; None: OPENAI_API_KEY for vLLM, RUBRICA_API_KEY for Rubrica."""

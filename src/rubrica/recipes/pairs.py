@@ -1,18 +1,94 @@
-"""From preference pairs to a trained policy: what every stage that learns from pairs shares."""
+"""Preference pairs, from files or made, and from them to a trained policy: what stages that learn from pairs share."""
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rubrica.core.config import Json
+from rubrica.core.data import load_pairs
 from rubrica.core.errors import TrainingError
-from rubrica.core.records import Preference
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Preference, Response, Sampling
 from rubrica.core.run import Stage
+from rubrica.methods.dpo import answered_pairs
 from rubrica.recipes.context import Context
-from rubrica.recipes.models import ChatFormat, load_chat_format, training_start
+from rubrica.recipes.models import (
+    ChatFormat,
+    load_chat_format,
+    model_folder,
+    open_generator,
+    training_start,
+)
+from rubrica.recipes.options import ModelSource
+from rubrica.recipes.sampling import stored_texts
 from rubrica.train.pairs import PairLoss, PairRow, train_pairs
 
 KIND = "pair"
 """Under which pairs lie in the store."""
+
+
+def given_pairs(paths: Sequence[str]) -> tuple[list[Preference], list[str]]:
+    """Return the pairs of files, and why others of their rows are left out. Ids tell the files apart."""
+    dropped: list[str] = []
+    pairs: dict[str, Preference] = {}
+    for number, path in enumerate(paths):
+        for pair in load_pairs(
+            Path(path).expanduser(), on_skip=lambda skipped: dropped.append(skipped.problem.split(": ")[-1])
+        ):
+            pairs[f"{number}/{pair.id}"] = pair.model_copy(update={"id": f"{number}/{pair.id}"})
+    return list(pairs.values()), dropped
+
+
+def answered(
+    context: Context,
+    stage: Stage,
+    source: ModelSource,
+    sampling: Sampling,
+    prompts: Sequence[Prompt],
+    *,
+    label: str,
+) -> tuple[list[Preference], list[str]]:
+    """Return one pair for each prompt, the answer of ``source`` over the policy's, and why others are left out.
+
+    A prompt that comes again is not answered again.
+    """
+    asked = list({prompt.id: prompt for prompt in prompts}.values())
+    chosen = answers_of(context, stage, source, sampling, asked, kind="chosen", label=label)
+    rejected = answers_of(context, stage, None, sampling, asked, kind="rejected", label=label)
+    return answered_pairs(asked, [chosen[p.id] for p in asked], [rejected[p.id] for p in asked])
+
+
+def answers_of(
+    context: Context,
+    stage: Stage,
+    source: ModelSource | None,
+    sampling: Sampling,
+    prompts: Sequence[Prompt],
+    *,
+    kind: str,
+    label: str,
+) -> dict[str, Response]:
+    """Return the answer of ``source`` (None: of the policy as it stands) to each prompt, kept in the store.
+
+    The model is loaded for that and gone afterwards.
+    """
+    weights = context.weights
+    if source is None:
+        model = open_generator(weights.model, context.recipe.policy.dtype, weights.chat_template)
+    else:
+        folder = model_folder(source, context.surroundings)
+        model = open_generator(folder, source.dtype, source.chat_template)
+    report = partial(context.report, f"{label}: {kind}")
+    found = stored_texts(context.run.store, stage.name, kind, model, prompts, sampling, None, report)
+    del model
+    gc.collect()  # its weights go before others come
+    return found
+
+
+def program_totals(context: Context, label: str, items: Sequence[tuple[Prompt, str]]) -> list[float | None]:
+    """Return the total of each text under the program; None where there is none."""
+    return [card.total for card in context.executor(label).score(items)]
 
 
 def pair_rows(

@@ -17,6 +17,7 @@ from rubrica.core.store import Store
 from rubrica.judges.factory import JudgeConfig, make_judge
 from rubrica.program.program import questions
 from rubrica.recipes.config import Recipe
+from rubrica.recipes.nobody import is_nobody
 from rubrica.recipes.spending import SESSION, Session
 from rubrica.recipes.stages.grpo import Grpo
 
@@ -103,6 +104,8 @@ def measure(
 
     Raises ``JudgeError`` when none of them is answered, ``UsageError`` where there is nothing to ask.
     """
+    if is_nobody(recipe.judge):
+        raise UsageError("probe: the recipe names no judge; nothing to measure")
     with Store(":memory:") as store:
         judge = make_judge(recipe.judge, secret=store.secret, builtin=builtin)
     longest = max((s.max_completion_tokens for s in recipe.stages if isinstance(s, Grpo)), default=256)

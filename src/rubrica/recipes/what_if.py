@@ -293,7 +293,11 @@ def _run(path: Path) -> Source:
 
     with RunData(path) as data:
         reward = validate(RewardConfig, data.recipe.get("reward") or {}, path / "recipe.yaml")
-        rows = [_rollout(rollout, data) for rollout in data.rollouts]
+        rows = [_rollout(rollout, data) for rollout in data.rollouts if rollout.reward_model is None]
+        if data.rollouts and not rows:
+            raise UsageError(
+                f"{path}: its rewards are scores of a reward model; there are no verdicts to value again"
+            )
         if not rows:
             raise UsageError(
                 f"{path}: no rollouts; expected a run with a grpo stage, or a directory of rubrica score"

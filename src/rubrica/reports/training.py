@@ -37,6 +37,8 @@ class Training:
     quiet_gates: int
     """Gates that never failed and are not drawn."""
     dimensions: Sequence[DimensionCurve] = field(default_factory=tuple)
+    scalar: bool = False
+    """Rewarded by a reward model instead of a rubric."""
 
 
 def training(data: RunData) -> list[Training]:
@@ -59,12 +61,24 @@ def _training(data: RunData, stage: StageData) -> Training:
         "vetoed": stage.series("veto/share"),
         "answered NA": stage.series("na/share"),
     }
+    scores = {"draft": stage.series("score/draft"), "revision": stage.series("score/revision")}
+    told = (
+        "in spreads from the centre of the first step's scores"
+        if any(scores.values())
+        else "the totals of their scorecards"
+    )
     charts = [
         _curves(
             "Reward",
             reward,
-            "Means over the completions of a step. Draft and revision are the totals of their scorecards.",
+            f"Means over the completions of a step. Draft and revision are {told}.",
             colours=("ink", "s1", "s0", "s2"),
+        ),
+        _curves(
+            "Scores of the reward model",
+            scores,
+            "Means of a step, on the model's own scale.",
+            colours=("s1", "s0"),
         ),
         _curves("Shares of completions and answers", shares, "All of them are better low.", share=True),
     ]
@@ -81,7 +95,9 @@ def _training(data: RunData, stage: StageData) -> Training:
     ):
         charts.append(_curves(title, {title: stage.series(*names)}, half=True))
     heat, quiet = _gates(data, stage)
-    return Training(stage, [c for c in charts if c], heat, quiet, _dimensions(data, stage))
+    return Training(
+        stage, [c for c in charts if c], heat, quiet, _dimensions(data, stage), any(scores.values())
+    )
 
 
 def _curves(

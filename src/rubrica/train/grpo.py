@@ -143,6 +143,7 @@ def train_grpo(
     rollout: Rollouts | None = None,
     on_resume: Callable[[int], None] | None = None,
     progress: Progress | None = None,
+    name: str = "rubric",
 ) -> dict[str, float]:
     """Train, write ``stage.model_dir`` and return the steps done; continues after a kill.
 
@@ -160,7 +161,7 @@ def train_grpo(
         trainer = GRPOTrainer(
             model=model,
             args=args,
-            reward_funcs=_trl_reward(reward),
+            reward_funcs=_trl_reward(reward, name),
             train_dataset=Dataset.from_list([{"prompt": r.text, "prompt_id": r.prompt_id} for r in rows]),
             processing_class=tokenizer,
             peft_config=peft_config,
@@ -187,7 +188,7 @@ def _trl_rollout(rollout: Rollouts) -> Callable[[list[str], GRPOTrainer], dict[s
     return generate
 
 
-def _trl_reward(reward: RewardFunction) -> Callable[..., list[float | None]]:
+def _trl_reward(reward: RewardFunction, name: str) -> Callable[..., list[float | None]]:
     """Return the one function that TRL calls once for each batch of rollouts."""
 
     def rubric(
@@ -203,4 +204,5 @@ def _trl_reward(reward: RewardFunction) -> Callable[..., list[float | None]]:
         batch = [Completion(p, list(ids)) for p, ids in zip(prompt_id, completion_ids, strict=True)]
         return checked_rewards(reward(step, batch, log_metric), len(batch))
 
+    rubric.__name__ = name  # TRL's name for its metrics
     return rubric

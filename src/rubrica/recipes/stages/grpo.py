@@ -6,11 +6,18 @@ from pydantic import Field, model_validator
 
 from rubrica.core.config import Config
 from rubrica.judges.factory import JudgeConfig
-from rubrica.recipes.options import MOST, TrainerOptions
+from rubrica.recipes.options import MOST, RewardModelSource, TrainerOptions
+
+
+class ScalarReward(RewardModelSource):
+    """A scalar reward model in place of the program's reward."""
+
+    texts: Literal["both", "revision"] = "both"
+    """Score draft and revision, and reward both as a rubric would, or the revision alone (the paper does not say)."""
 
 
 class Grpo(Config):
-    """Stage 3: group-relative policy optimisation on the program's reward."""
+    """Stage 3: group-relative policy optimisation on the program's reward, or on a reward model's."""
 
     type: Literal["grpo"] = "grpo"
     """Kind of the stage."""
@@ -24,8 +31,10 @@ class Grpo(Config):
     """Tokens of draft, reflection and revision together (paper: sequences of at most 1,536)."""
     temperature: float = Field(default=1.0, gt=0)
     """Rollout temperature (paper)."""
+    reward_model: ScalarReward | None = None
+    """A scalar reward model (paper: baselines Skywork and URM); None: the program's reward."""
     judge_retries: int = Field(default=2, ge=0)
-    """How often a text without a total is judged again before its completion gives no signal (own)."""
+    """How often a text without a total or a score is asked for again before its completion gives no signal (own)."""
     failure_budget: float = Field(default=0.2, ge=0, le=1)
     """Share of the latest judge calls that may fail before the run pauses (own)."""
     diagnostics_every: int = Field(default=10, ge=0)
@@ -51,6 +60,9 @@ class Grpo(Config):
             )
         if self.overlap is True and self.fast_rollouts is False:
             raise ValueError("overlap: true needs Rubrica's own decode loop; expected fast_rollouts: true")
+        if self.reward_model is not None and (self.overlap is True or self.reference is not None):
+            name = "reference checks vetoes" if self.reference is not None else "overlap is judging"
+            raise ValueError(f"{name}, and a reward model has none; remove one of the two")
         return self
 
     @property
