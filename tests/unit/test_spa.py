@@ -81,6 +81,7 @@ def test_percentile_counts_prompts_with_information_alone() -> None:
     dets = [0.0, 0.0, 4.0, 1.0, 3.0, 2.0]
     assert [percentile_tau(dets, share) for share in (1, 25, 26, 50, 100)] == [1, 1, 2, 2, 4]
     assert percentile_tau([0.0, 0.0], 32) == 0
+    assert percentile_tau([*dets, 1e-9, 1e-8], 25, 0.01) == 1
 
 
 # --- consistency and both tests ---
@@ -123,6 +124,15 @@ def test_tau_is_kept_and_more_is_dropped() -> None:
     assert [e.dropped for e in examine(pools, Denoising(), third)] == [None, NO_INFORMATION]
     assert [e.dropped for e in examine(pools, Denoising(), third - 1e-9)] == [TOO_WIDE, NO_INFORMATION]
     assert [e.dropped for e in examine(pools, Denoising(informativeness=False), 0.0)] == [None, None]
+
+
+def test_expected_scores_that_hardly_differ_hold_no_information() -> None:
+    alike = Pool(((7.01, 3.0), (7.0, 3.02), (7.02, 3.01)), (8.0, 4.0))
+    whole = Pool(((7.0, 3.0),) * 4 + ((8.0, 3.0), (7.0, 4.0)), (9.0, 9.0))
+    # one point each of six: variances 5/36, covariance -1/36, det 24/1296 = 0.0185
+    assert determinant(whole.samples) == pytest.approx(24 / 1296)
+    assert [e.dropped for e in examine([alike, whole], Denoising(), 1.0)] == [NO_INFORMATION, None]
+    assert [e.dropped for e in examine([alike, whole], Denoising(floor=0.0), 1.0)] == [None, None]
 
 
 def test_one_answer_is_no_pool() -> None:

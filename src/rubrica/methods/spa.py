@@ -11,8 +11,8 @@ y_1 .. y_n and the one answer y~ refined from all of them,
 
 The loss is :mod:`rubrica.losses.pairs`. The main text leaves open what becomes of a prompt whose refined answer is not
 better ("the refined response is discarded"): reading A drops the prompt, reading B the refined answer alone. It
-gives neither tau nor delta; tau comes from a share of the prompts, or from where a weak and a strong scorer part
-(the RV coefficient, by which the paper justifies the test). Ours as well: more than two objectives, steps within
+gives neither tau nor delta; here tau comes from a share of the prompts, or from where a weak and a strong scorer part
+(the RV coefficient, by which the paper justifies the test). Ours as well: a floor for det, more than two objectives, steps within
 which scores count as equal, a threshold for what is preferred.
 """
 
@@ -52,12 +52,15 @@ class Denoising(Config):
     the top of their scale (own)."""
     informativeness: bool = True
     """Keep only prompts with 0 < det(Sigma) <= tau (paper); false: all (paper's ablation)."""
-    tau: Annotated[float, Field(gt=0)] | Literal["percentile", "rv"] = "percentile"
+    tau: Literal["percentile", "rv"] | Annotated[float, Field(gt=0)] = "percentile"
     """Largest determinant: a number, ``percentile`` of the prompts, or ``rv``: where the scorer parts from the
     reference judge (own; the paper's is not published)."""
     percentile: float = Field(default=32.0, gt=0, le=100)
-    """For ``percentile``: share of the prompts with det > 0, in the order of det, that are kept (paper: its scorers
-    agree on the first 32 %)."""
+    """For ``percentile``: share of the prompts with det > ``floor``, in the order of det, that are kept (paper: its
+    scorers agree on the first 32 %)."""
+    floor: float = Field(default=0.01, ge=0)
+    """What det must exceed (paper: 0, for whole scores, where the least above 0 is 0.019 with six samples; own for expected
+    scores, which are never equal, so that 0 would keep the very prompts whose samples are alike)."""
 
 
 class Pairing(Config):
@@ -104,7 +107,7 @@ class Pair(NamedTuple):
 NO_SCORES = "fewer than two answers with a score"
 NO_REFINEMENT = "no refined answer with a score"
 INCONSISTENT = "refined answer not better than every sample"
-NO_INFORMATION = "det(Sigma) is 0"
+NO_INFORMATION = "det(Sigma) does not exceed the floor"
 TOO_WIDE = "det(Sigma) exceeds tau"
 """Reasons why a prompt is dropped."""
 
@@ -138,9 +141,9 @@ def is_consistent(pool: Pool, better: Literal["strict", "pareto"] = "strict") ->
     return min(over) >= 0 and max(over) > 0
 
 
-def percentile_tau(determinants: Sequence[float], percentile: float) -> float:
-    """Return the smallest tau that keeps ``percentile`` percent of the determinants above 0; 0 where none is."""
-    known = sorted(det for det in determinants if det > 0)
+def percentile_tau(determinants: Sequence[float], percentile: float, floor: float = 0.0) -> float:
+    """Return the smallest tau that keeps ``percentile`` percent of the determinants above ``floor``; 0 where none is."""
+    known = sorted(det for det in determinants if det > floor)
     return known[math.ceil(percentile / 100 * len(known)) - 1] if known else 0.0
 
 
@@ -161,8 +164,8 @@ def _examined(pool: Pool, rules: Denoising, tau: float, consistency: bool) -> Ex
         if rules.consistency == "drop-prompt":
             return Examined(det, INCONSISTENT if refined else NO_REFINEMENT, False)
         refined = False
-    if rules.informativeness and not 0 < det <= tau:
-        return Examined(det, TOO_WIDE if det > 0 else NO_INFORMATION, False)
+    if rules.informativeness and not rules.floor < det <= tau:
+        return Examined(det, TOO_WIDE if det > rules.floor else NO_INFORMATION, False)
     return Examined(det, None, refined)
 
 
@@ -188,13 +191,15 @@ def rv_coefficient(weak: Sequence[Scores], strong: Sequence[Scores]) -> float:
     return both / math.sqrt(own) if own > 0 else math.nan
 
 
-def rv_curve(weak: Sequence[Sequence[Scores]], strong: Sequence[Sequence[Scores]]) -> list[RvPoint]:
+def rv_curve(
+    weak: Sequence[Sequence[Scores]], strong: Sequence[Sequence[Scores]], floor: float = 0.0
+) -> list[RvPoint]:
     """Return RV between two scorers of the same samples as prompts are added in the order of det(Sigma) under ``weak``.
 
-    ``weak[j]`` and ``strong[j]`` are the scores of prompt j's samples. Prompts with det 0 are left out.
+    ``weak[j]`` and ``strong[j]`` are the scores of prompt j's samples. Prompts with det up to ``floor`` are left out.
     """
     dets = [determinant(samples) for samples in weak]
-    order = sorted((j for j, det in enumerate(dets) if det > 0), key=dets.__getitem__)
+    order = sorted((j for j, det in enumerate(dets) if det > floor), key=dets.__getitem__)
     points: list[RvPoint] = []
     ours: list[Scores] = []
     theirs: list[Scores] = []

@@ -254,7 +254,9 @@ class PoolBuilder:
         if not isinstance(rules.tau, str):
             return rules.tau
         if rules.tau == "percentile" or not rules.informativeness:
-            return percentile_tau([determinant(pool.samples) for pool in pools], rules.percentile)
+            return percentile_tau(
+                [determinant(pool.samples) for pool in pools], rules.percentile, rules.floor
+            )
         assert self.strong is not None, "tau: rv needs a strong scorer"
         items = [(one.prompt, a.text) for one in work for a in one.samples if a.scores is not None]
         scores = iter(self.strong(items))
@@ -264,7 +266,7 @@ class PoolBuilder:
             for pool, strong in zip(pools, theirs, strict=True)
             if None not in strong
         ]
-        curve = rv_curve([weak for weak, _ in both], [strong for _, strong in both])
+        curve = rv_curve([weak for weak, _ in both], [strong for _, strong in both], rules.floor)
         write_jsonl(self.stage.path / "rv.jsonl", [AgreementPoint(**point._asdict()) for point in curve])
         return choose_tau(curve)
 
@@ -326,7 +328,7 @@ class PoolBuilder:
             "left_out": dict(sorted(Counter(a.left_out for a in answers if a.left_out).items())),
             "tau": tau,
             "fail_consistency": sum(not is_consistent(pool, better) for pool in pools),
-            "fail_informativeness": sum(not 0 < det <= tau for det in dets),
+            "fail_informativeness": sum(not self.denoising.floor < det <= tau for det in dets),
             "dropped": dict(sorted(dropped.items())),
             "refined_discarded": sum(
                 t.dropped is None and not t.refined and p.refined is not None
