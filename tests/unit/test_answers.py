@@ -50,6 +50,21 @@ def test_a_list_of_rated_answers_as_in_ultrafeedback(tmp_path: Path):
     assert read(tmp_path, *rows, rating="overall_score")[0].labels == (9.0, 2.0)
 
 
+def test_parquet_with_nested_answers(tmp_path: Path):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [
+        {
+            "instruction": "Q",
+            "completions": [{"response": r, "overall_score": s} for r, s in (("a", 1.0), ("b", 2.0))],
+        }
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "data.parquet")
+    [found] = load_answers(tmp_path / "data.parquet")
+    assert (found.texts, found.labels) == (("a", "b"), (1.0, 2.0))
+
+
 def test_ranks_count_downwards(tmp_path: Path):
     answers = [{"answer": "a", "rank": 2.0}, {"answer": "b", "rank": 1.0}]
     assert read(tmp_path, {"prompt": "Q", "answers": answers})[0].labels == (-2.0, -1.0)

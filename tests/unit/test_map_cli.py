@@ -186,6 +186,18 @@ def test_references_of_a_file_and_of_a_model(tmp_path: Path, capsys, fake_server
     assert len(fake_server.requests) == 12
 
 
+def test_scores_that_were_made_elsewhere(tmp_path: Path, capsys):
+    pair = {"chosen": "a", "rejected": "b", "reward_chosen": 0.25, "rejected_reward": -0.5}
+    given = [pair | {"id": f"p{i}", "prompt": f"Q{i}"} for i in range(3)]
+    given[1] |= {"reward_chosen": -1, "rejected_reward": 2}
+    source = write(tmp_path / "in.jsonl", given)
+    found = json.loads(
+        run(capsys, source, "--scorer", "column:reward", "--out", tmp_path / "a", "--json").out
+    )
+    assert [p["scores"] for p in lines_of(tmp_path / "a/map.jsonl")] == [[0.25, -0.5], [-1, 2], [0.25, -0.5]]
+    assert found["suspects"] == 1 and found["agreement"]["value"] == pytest.approx(2 / 3)
+
+
 def test_maps_are_compared_on_what_they_share(tmp_path: Path, capsys):
     source = write(tmp_path / "in.jsonl", rows())
     run(capsys, source, "--scorer", "reference", "--out", tmp_path / "a")
@@ -219,7 +231,9 @@ def test_a_hostile_text_stays_text(tmp_path: Path, capsys):
         (("--scorer", "judge"), "--program, --judge: missing"),
         (("--scorer", "labels", "--judge", "lab"), "--judge: has no use with --scorer labels"),
         (("--scorer", "reference", "--max-calls", 5), "--max-calls: has no use"),
-        (("--scorer", "judge:x"), "takes no model"),
+        (("--scorer", "judge:x"), "takes no name"),
+        (("--scorer", "column"), "needs the name of the field"),
+        (("--scorer", "column:marks"), "no answer has a field 'marks'"),
         (("--scorer", "reference", "--region", "high-averge"), "did you mean 'high-average'"),
         (("--scorer", "reference", "--pairs", "none"), "--pairs: got 'none'"),
         (("--scorer", "reference", "--fraction", 0.9), "expected at most 0.333"),

@@ -55,6 +55,8 @@ class _Asked(NamedTuple):
     """What gives the scores."""
 
     spec: "Spec"
+    source: Path
+    limit: int | None
     program: str | None
     judge: str | None
     references: Path | None
@@ -64,7 +66,9 @@ class _Asked(NamedTuple):
 
 ScorerFlag = Annotated[
     str,
-    typer.Option("--scorer", help="judge or grades (with --program, --judge), reference[:MODEL], labels."),
+    typer.Option(
+        "--scorer", help="judge or grades (with --program, --judge), reference[:MODEL], column:NAME, labels."
+    ),
 ]
 ReferencesFlag = Annotated[
     Path | None, typer.Option("--references", metavar="FILE", help="Rows with prompt and response.")
@@ -100,7 +104,7 @@ MarginFlag = Annotated[
 @app.command(_DRAW, cls=Command)
 def draw(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Pairs, or prompts with several answers, rated or not.")
+        Path, typer.Argument(metavar="INPUT", help="Pairs, or prompts with several answers; lab: the lab's.")
     ],
     scorer: ScorerFlag,
     out: Annotated[
@@ -139,11 +143,14 @@ def draw(
     from rubrica.recipes.score import scoring_folder
 
     caps = {"calls": max_calls, "tokens": max_tokens, "money": max_money}
-    asked = _Asked(read_scorer(scorer), program, judge, references, reference_model, caps)
+    asked = _Asked(read_scorer(scorer), source, limit, program, judge, references, reference_model, caps)
     wanted = read_wanted(region, fraction, pairs, order_by, by, margin, seed)
     _check(asked)
     skipped: list[Skipped] = []
-    given = load_answers(source, limit=limit, rating=rating, by=by, on_skip=skipped.append)
+    if str(source) == "lab":
+        given = _lab(limit or 300)
+    else:
+        given = load_answers(source, limit=limit, rating=rating, by=by, on_skip=skipped.append)
     with claim(scoring_folder(out)), Store(out / "store.sqlite") as store:
         with how_to_go_on(f"scores so far are in {store.path}"):
             scores, how = _scores(given, asked, store)
@@ -156,6 +163,24 @@ def draw(
         print_json(found.report.model_dump(mode="json") | {"path": str(out)})
         return
     _show(found, out)
+
+
+def _lab(count: int) -> "list[Answers]":
+    """The lab's own pairs of an answer as it should be and one that nobody should prefer."""
+    from rubrica.core.answers import Answers
+    from rubrica.lab.pairs import pairs
+
+    return [
+        Answers(
+            pair.id,
+            pair.prompt,
+            (pair.chosen, pair.rejected),
+            (1.0, 0.0),
+            None,
+            {"kind": pair.prompt.tags["kind"]},
+        )
+        for pair in pairs(count)[:count]
+    ]
 
 
 def _check(asked: _Asked) -> None:
@@ -187,6 +212,13 @@ def _scores(given: "Sequence[Answers]", asked: _Asked, store: "Store") -> "tuple
         return _judged(given, asked, store)
     if asked.spec.kind == "reference":
         return _near(given, asked, store)
+    if asked.spec.kind == "column":
+        from rubrica.core.answers import load_answers
+
+        found = load_answers(
+            asked.source, limit=asked.limit, rating=asked.spec.name, on_skip=lambda row: None
+        )
+        return label_scores(found), Scorer(kind="column", name=asked.spec.name)
     return label_scores(given), Scorer(kind="labels", name="labels")
 
 
@@ -240,15 +272,15 @@ def _near(given: "Sequence[Answers]", asked: _Asked, store: "Store") -> "tuple[S
             "MODEL to write them"
         )
     name, long = "tfidf", None
-    if asked.spec.model:
+    if asked.spec.name:
         from rubrica.models.embed import embedder
 
-        measure, name = embedded(embedder(asked.spec.model)), asked.spec.model
+        measure, name = embedded(embedder(asked.spec.name)), asked.spec.name
         long = f"mean of windows of {WORDS} words that overlap by {OVERLAP}"
     else:
         corpus = [*(text for answers in given for text in answers.texts), *(r for r in references if r)]
         measure = tfidf(corpus)
-    key = f"reference:{name}" if asked.spec.model else f"reference:tfidf:{cohort(given)}"
+    key = f"reference:{name}" if asked.spec.name else f"reference:tfidf:{cohort(given)}"
     with progress_bar("answers") as progress:
         found = reference_scores(given, references, measure, store, key, progress)
     return found, Scorer(kind="reference", name=name, references=source, long_texts=long)

@@ -20,6 +20,7 @@ _RATING_LISTS = ("ratings", "scores", "rewards", "labels", "ranks")
 _REFERENCES = ("reference", "reference_answer", "reference_response", "gold", "gold_answer", "best answer")
 _NUMBERED = re.compile(r"(?:response|completion|output|answer)_(\w+)")
 _BETTER = ("better_response_id", "preferred", "winner")
+_SIDES = ("chosen", "rejected")
 _MOST, _LONGEST = 20, 80
 """A column with so many different values at most, none longer, sorts prompts into categories."""
 _LONG = "(long)"
@@ -68,7 +69,8 @@ def load_answers(
     - columns ``response_0``, ``response_1`` ... with ``better_response_id``, or ``score_0`` ..., or neither;
     - one row an answer, ``prompt`` and ``response``, perhaps with a ``rating``; rows of one prompt belong together.
 
-    ``rating`` names the field of the label otherwise; ``by`` a column to keep among the categories however many
+    ``rating`` names the field of the label otherwise (of pairs ``RATING_chosen`` and ``RATING_rejected``, or the other way
+    round); ``by`` a column to keep among the categories however many
     values it has. Rows without two different answers go to ``on_skip`` or raise. ``UsageError`` for another form,
     ``DataError`` with file and line.
     """
@@ -87,6 +89,8 @@ def load_answers(
         if on_skip is None:
             raise DataError(path, "needs two different answers to a prompt", item.row.line)
         on_skip(Skipped(item.id, problem, item.row.line))
+    if rating is not None and not any(label is not None for item in found for label in item.labels or ()):
+        raise DataError(path, f"no answer has a field {rating!r}; columns: {', '.join(first.values)}")
     if not found:
         raise DataError(
             path, "no prompt with two different answers; a data map compares answers to one prompt"
@@ -119,7 +123,7 @@ def _reader(
         sides = (names["chosen"], names["rejected"])
         if all(_texts_only(first.values[side]) for side in sides):
             return _each(path, limit, lambda row: _sides(path, row, sides))
-        return _pairs(path, on_skip, limit)
+        return _pairs(path, on_skip, limit, rating)
     if lists is not None:
         return _each(path, limit, lambda row: _list(path, row, lists, rating))
     if len(numbered) > 1:
@@ -143,7 +147,9 @@ def _each(
         yield _Found(row, prompt.id, prompt, tuple(texts), tuple(labels) if labels is not None else None)
 
 
-def _pairs(path: Path, on_skip: Callable[[Skipped], None] | None, limit: int | None) -> Iterator[_Found]:
+def _pairs(
+    path: Path, on_skip: Callable[[Skipped], None] | None, limit: int | None, rating: str | None
+) -> Iterator[_Found]:
     left_out: set[int] = set()
 
     def skip(skipped: Skipped) -> None:
@@ -154,7 +160,18 @@ def _pairs(path: Path, on_skip: Callable[[Skipped], None] | None, limit: int | N
     pairs = load_pairs(path, limit=limit, on_skip=skip if on_skip else None)
     rows = (row for row in read_rows(path) if row.line not in left_out)
     for pair, row in zip(pairs, rows, strict=False):  # rows beyond the limit are left
-        yield _Found(row, pair.id, pair.prompt, (pair.chosen, pair.rejected), (1.0, 0.0))
+        labels = (1.0, 0.0) if rating is None else tuple(_side(path, row, rating, s) for s in _SIDES)
+        yield _Found(row, pair.id, pair.prompt, (pair.chosen, pair.rejected), labels)
+
+
+def _side(path: Path, row: Row, rating: str, side: str) -> float | None:
+    """The rating of one side of a pair."""
+    names = (f"{rating}_{side}", f"{side}_{rating}")
+    name = next((name for name in names if name in row.values), None)
+    if name is None:
+        columns = ", ".join(row.values)
+        raise DataError(path, f"no column {names[0]!r} or {names[1]!r}; columns: {columns}", row.line)
+    return _number(path, row, name, row.values[name])
 
 
 def _texts_only(value: object) -> bool:

@@ -14,6 +14,7 @@ _SCORES = {
     "reward": "reward",
     "reference": "nearness to the reference",
     "labels": "label",
+    "column": "score",
 }
 
 

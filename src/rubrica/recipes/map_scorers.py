@@ -1,4 +1,4 @@
-"""Where the scores of a data map come from: a judge, a reward model, nearness to a reference, or the labels themselves.
+"""Where the scores of a data map come from: a judge, nearness to a reference, a column, or the labels themselves.
 
 Every score lies in the store as soon as it is there, so that the same command goes on after an interruption, and asks
 nothing when only the region or the pairs are chosen otherwise. What cannot be scored has no score and a reason.
@@ -19,13 +19,14 @@ from rubrica.core.data import load_texts
 from rubrica.core.errors import ModelError, UsageError, nearest
 from rubrica.core.ports import Generator, Judge, thresholds_of
 from rubrica.core.programs import Program, QuestionKind
-from rubrica.core.records import Label, Outcome, Sampling, Scorecard, Usage
+from rubrica.core.records import Outcome, Sampling, Scorecard, Usage
 from rubrica.core.store import Store
 from rubrica.judges.executor import Executor
 from rubrica.judges.factory import JudgeConfig, server_of
 from rubrica.judges.keys import text_hash
+from rubrica.judges.reliability import value_of
 from rubrica.models.similarity import Measure
-from rubrica.program.labels import merit, verdicts_of
+from rubrica.program.labels import verdicts_of
 from rubrica.program.program import questions
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.options import ModelSource
@@ -33,8 +34,8 @@ from rubrica.recipes.sampling import stored_texts
 from rubrica.recipes.surroundings import default_surroundings
 from rubrica.recipes.writer import server_writer
 
-Kind = Literal["judge", "grades", "reward", "reference", "labels"]
-KINDS: tuple[Kind, ...] = ("judge", "grades", "reward", "reference", "labels")
+Kind = Literal["judge", "grades", "reference", "labels", "column"]
+KINDS: tuple[Kind, ...] = ("judge", "grades", "reference", "labels", "column")
 REFERENCE_TOKENS = 512
 """Longest reference that a model writes (own)."""
 CHUNK = 256
@@ -44,10 +45,11 @@ Progress = Callable[[int, int], None]
 
 
 class Spec(NamedTuple):
-    """``KIND`` or ``KIND:MODEL``."""
+    """``KIND`` or ``KIND:NAME``."""
 
     kind: Kind
-    model: str
+    name: str
+    """A model, or a column."""
 
 
 class Scores(NamedTuple):
@@ -68,15 +70,15 @@ class Score(Record):
 
 def read_scorer(text: str) -> Spec:
     """Read a scorer's spec; ``UsageError`` names the nearest kind, and what a kind needs."""
-    name, _, model = text.partition(":")
-    kind = next((known for known in KINDS if known == name), None)
+    given, _, name = text.partition(":")
+    kind = next((known for known in KINDS if known == given), None)
     if kind is None:
-        raise UsageError(f"--scorer: got {text!r}{nearest(name, KINDS)}; expected one of {', '.join(KINDS)}")
-    if kind == "reward" and not model:
-        raise UsageError("--scorer reward: needs a model, reward:FOLDER or reward:OWNER/NAME")
-    if model and kind not in ("reward", "reference"):
-        raise UsageError(f"--scorer {kind}: takes no model, got {model!r}")
-    return Spec(kind, model)
+        raise UsageError(f"--scorer: got {text!r}{nearest(given, KINDS)}; expected one of {', '.join(KINDS)}")
+    if kind == "column" and not name:
+        raise UsageError("--scorer column: needs the name of the field that holds the scores, column:NAME")
+    if name and kind not in ("reference", "column"):
+        raise UsageError(f"--scorer {kind}: takes no name, got {name!r}")
+    return Spec(kind, name)
 
 
 def judge_scores(
@@ -114,7 +116,7 @@ def judge_scores(
 
 
 def _mean_grade(card: Scorecard, program: Program) -> float | None:
-    """Mean of the values of the graded answers, in [-1, 1]; None if one is missing or none applies."""
+    """Mean of the graded answers, in [-1, 1], expected where the judge gives probabilities; None if one is missing."""
     verdicts = verdicts_of(card)
     values: list[float] = []
     for _, _, question in questions(program):
@@ -123,8 +125,8 @@ def _mean_grade(card: Scorecard, program: Program) -> float | None:
             continue  # a question of a dimension that does not apply was not asked
         if verdict.label is None:
             return None
-        if verdict.label is not Label.NA:
-            values.append(merit(question, verdict.label))
+        if (value := value_of(question, verdict)) is not None:
+            values.append(value)
     return math.fsum(values) / len(values) if values else None
 
 
@@ -182,8 +184,8 @@ def open_writer(model: str) -> Generator:
 
 
 def label_scores(given: Sequence[Answers]) -> Scores:
-    """Take the labels as scores: a map of ratings that are already there."""
-    return Scores([a.labels or (None,) * len(a.texts) for a in given], None, ("the answers have no label",))
+    """Take labels as scores: a map of ratings, or of scores that were made elsewhere."""
+    return Scores([a.labels or (None,) * len(a.texts) for a in given], None, ("the file has none",))
 
 
 def text_keys(given: Sequence[Answers]) -> list[str]:
