@@ -10,7 +10,8 @@ import random
 import string
 from collections.abc import Callable, Sequence
 
-from rubrica.core.records import Label, Question
+from rubrica.core.programs import Question
+from rubrica.core.records import Label
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from rubrica.recipes.measuring import Measurer, Report
 from rubrica.recipes.models import load_chat_format
 from rubrica.recipes.selecting import RoundCost, costs, select_round
 from rubrica.recipes.stages.active_dpo import Selection
+from rubrica.train.callbacks import quiet
 from rubrica.train.gradient_cache import Projection
 from rubrica.train.policy import Lora, Start
 
@@ -164,30 +165,40 @@ def choose(
     report: Report = lambda label, done, total: None,
 ) -> Candidates:
     """Select round ``wanted.number`` of the pool, unless that was done before; return the pool."""
-    settings = wanted.settings
-    needs_model = settings.selection.strategy != "random"
-    measurer = None
-    if needs_model and wanted.model is not None:
-        measurer = _measurer(wanted.model, wanted, report)
-    pairs = read_pool(wanted.pool, wanted.limit)
-    pool = [pair for pair in pairs if measurer is None or measurer.fits(pair)]
-    if not ledger.selected(wanted.number):
-        chosen = select_round(
-            settings.selection,
-            pool,
-            wanted.size,
-            ledger,
-            store,
-            number=wanted.number,
-            folder=wanted.out / "measured",
-            seed=settings.seed,
-            measurer=measurer,
-            reference=None if wanted.reference is None else _measurer(wanted.reference, wanted, report),
-        )
-        if not chosen:
-            why = "all of the budget is spent" if ledger.room() == 0 else "no candidate is left to tell apart"
-            raise UsageError(f"--round {wanted.number}: {why}; add answers to the pool, or raise --budget")
+    with quiet():
+        measurer = None
+        if wanted.model is not None and wanted.settings.selection.strategy != "random":
+            measurer = _measurer(wanted.model, wanted, report)
+        pairs = read_pool(wanted.pool, wanted.limit)
+        pool = [pair for pair in pairs if measurer is None or measurer.fits(pair)]
+        if not ledger.selected(wanted.number):
+            _select(wanted, pool, store, ledger, measurer, report)
     return Candidates(pool, len(pairs) - len(pool))
+
+
+def _select(
+    wanted: Wanted,
+    pool: list[Candidate],
+    store: Store,
+    ledger: Ledger,
+    measurer: Measurer | None,
+    report: Report,
+) -> None:
+    chosen = select_round(
+        wanted.settings.selection,
+        pool,
+        wanted.size,
+        ledger,
+        store,
+        number=wanted.number,
+        folder=wanted.out / "measured",
+        seed=wanted.settings.seed,
+        measurer=measurer,
+        reference=None if wanted.reference is None else _measurer(wanted.reference, wanted, report),
+    )
+    if not chosen:
+        why = "all of the budget is spent" if ledger.room() == 0 else "no candidate is left to tell apart"
+        raise UsageError(f"--round {wanted.number}: {why}; add answers to the pool, or raise --budget")
 
 
 def _measurer(model: Model, wanted: Wanted, report: Report) -> Measurer:
