@@ -17,6 +17,9 @@ and codes, each prompt as the judges render it:
     label    the label, right after the prompt
     reason   a line with the evidence, a line with the label (local mode ``reason``)
     list     two to eight questions behind their codes, a line with code and label for each (``questions_per_call``)
+
+First it learns to copy codes, on short lists without any text: from whole prompts alone it had not begun to after 353
+updates, and a list without its codes answers nothing.
 """
 
 import argparse
@@ -41,7 +44,7 @@ from rubrica.core.prompts import Prompt
 from rubrica.core.records import Label, Query
 from rubrica.core.run import write_json
 from rubrica.judges.layout import CLOSING, Encoder, chat_layout
-from rubrica.judges.listing import codes, list_messages
+from rubrica.judges.listing import LENGTH, LETTERS, codes, list_messages
 from rubrica.judges.local import CARD
 from rubrica.judges.template import Mode, fence_marker
 from rubrica.lab import truth
@@ -65,6 +68,8 @@ CALLS = {"one": 1, "four": 4, "eight": 8}
 """Questions per call of the served judge."""
 SERVED = "judge@http://localhost:8000/v1"
 UPDATES, BATCH, RATE = 600, 16, 1.5e-3
+WARM_UP, WARM_BATCH = 800, 32
+"""Updates on :meth:`Rows.copying`, and rows of each."""
 _WORDS = r"\n| ?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
 """A line break by itself, so that a prompt has the same tokens in pieces and as a whole."""
 
@@ -164,6 +169,19 @@ class Rows:
                 rows.append(self.single(prompt, text, asked, secret))
         return rows
 
+    def copying(self, rng: random.Random, count: int) -> list[Row]:
+        """Draw lists of codes with labels beside them, to be said again."""
+        rows = []
+        for _ in range(count):
+            lines = [
+                f"{''.join(rng.choices(LETTERS, k=LENGTH))}: {rng.choice(tuple(Label)).value}"
+                for _ in range(rng.randint(*LIST))
+            ]
+            shown = [{"role": "user", "content": "\n\n".join(["QUESTIONS", *lines])}]
+            asked = self._tokenizer.apply_chat_template(shown, tokenize=False, add_generation_prompt=True)
+            rows.append(Row((), ((self._ids(asked), self._ids("\n".join(lines), END)),)))
+        return rows
+
     def single(self, prompt: Prompt, text: str, asked: Sequence[tuple[Mode, Question]], secret: str) -> Row:
         """One prompt a question, as :class:`rubrica.judges.local.LocalJudge` asks; all share what stands before the task."""
         reading = read(prompt, text)
@@ -213,7 +231,9 @@ class Rows:
         return [question for question, _ in ranked[-count:]]
 
 
-def train_judge(out: Path, *, updates: int, seed: int, report: Callable[[int, int, float], None]) -> None:
+def train_judge(
+    out: Path, *, warm_up: int, updates: int, seed: int, report: Callable[[int, int, float], None]
+) -> None:
     """Train and save the checkpoint."""
     torch.manual_seed(seed)
     tokenizer = chat_tokenizer(AutoTokenizer.from_pretrained(checkpoint("judge")))
@@ -225,17 +245,18 @@ def train_judge(out: Path, *, updates: int, seed: int, report: Callable[[int, in
         with torch.autocast("cpu", torch.bfloat16):
             return exact(model, drawn)
 
-    train(
-        model,
-        rows.draw,
-        loss,
-        size=lambda row: row.size,
-        updates=updates,
-        batch=BATCH,
-        learning_rate=RATE,
-        seed=seed,
-        progress=report,
-    )
+    for draw, count, batch in ((rows.copying, warm_up, WARM_BATCH), (rows.draw, updates, BATCH)):
+        train(
+            model,
+            draw,
+            loss,
+            size=lambda row: row.size,
+            updates=count,
+            batch=batch,
+            learning_rate=RATE,
+            seed=seed,
+            progress=report,
+        )
     save(model, tokenizer, out / "judge")
     write_json(out / "judge" / CARD, {"format": "chat"})
 
@@ -268,6 +289,7 @@ def main() -> None:
     )
     steps = parser.add_subparsers(dest="step", required=True)
     training = steps.add_parser("train")
+    training.add_argument("--warm-up", type=int, default=WARM_UP)
     training.add_argument("--updates", type=int, default=UPDATES)
     training.add_argument("--seed", type=int, default=0)
     texts = steps.add_parser("texts")
@@ -287,7 +309,7 @@ def main() -> None:
         if update % 20 == 0:
             print(f"{update}/{updates} loss {loss:.4f} {time.perf_counter() - start:.0f} s", flush=True)
 
-    train_judge(given.out, updates=given.updates, seed=given.seed, report=report)
+    train_judge(given.out, warm_up=given.warm_up, updates=given.updates, seed=given.seed, report=report)
 
 
 if __name__ == "__main__":

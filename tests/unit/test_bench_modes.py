@@ -58,11 +58,23 @@ def test_ways_through_a_server_are_counted(fake_server):
     }
     seen = []
     label, reason = compare_ways(ways, QUERIES, lambda *told: seen.append(told))
-    assert (label.name, label.questions, label.unanswered, label.calls) == ("label", 6, 0, 6)
+    assert (label.name, label.questions, label.unanswered, label.calls, label.again) == ("label", 6, 0, 6, 0)
     assert label.agreements == {} and reason.calls == 6
     assert reason.completion_tokens == 6 and reason.prompt_tokens == 66
     assert reason.agreements["label"].equal.value == pytest.approx(4 / 6)
     assert seen[0] == ("label", 1, 6) and seen[-1] == ("reason", 6, 6)
+
+
+def test_a_list_that_is_never_answered_is_told_apart_from_one_that_agrees(fake_server):
+    fake_server.answer = lambda body: completion("TRUE", {"TRUE": 0.9, "FALSE": 0.1})
+    ways = {
+        str(size): lambda size=size: ServerJudge("m", fake_server.url, secret="s", questions_per_call=size)
+        for size in (1, 2)
+    }
+    one, two = compare_ways(ways, QUERIES)
+    lists = two.calls - 6
+    assert lists > 0 and two.agreements["1"].equal.value == 1.0
+    assert (one.again, two.again) == (0, 2 * lists)
 
 
 def test_every_way_is_compared_with_all_earlier_ones(fake_server):

@@ -200,8 +200,9 @@ def test_a_call_holds_questions_of_one_text_in_equal_parts(fake_server):
 
 def test_what_the_list_leaves_in_doubt_is_asked_again_singly(fake_server):
     fake_server.answer = lambda body: good(body, skip={"Is 1 fine?", "How is 2?"})
-    verdicts = dict(judge(fake_server).answer(queries()))
-    assert labels(verdicts) == EXPECTED
+    asked = judge(fake_server)
+    verdicts = dict(asked.answer(queries()))
+    assert labels(verdicts) == EXPECTED and asked.again == 2
     assert [len(listed(body)) for body in fake_server.requests] == [6, 0, 0]
     assert sum(v.prompt_tokens for v in verdicts.values()) == 101 + 2 * 11
     assert verdicts[1].prompt_tokens == 11 + 17 and verdicts[1].probabilities is not None

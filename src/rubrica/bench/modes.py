@@ -30,6 +30,15 @@ class Counting(Protocol):
         """Calls of a server, or passes through a model, up to now."""
 
 
+@runtime_checkable
+class Listing(Protocol):
+    """A judge that is asked several questions in one call."""
+
+    @property
+    def again(self) -> int:
+        """Questions that a list left in doubt, and that were asked by themselves, up to now."""
+
+
 class Agreement(Record):
     """How the labels of one way agree with those of another."""
 
@@ -50,6 +59,9 @@ class Way(Record):
     """Without a label: failed, unparseable, abstained."""
     calls: int | None
     """Calls of a server, or passes through a model; None where the judge does not count them."""
+    again: int | None
+    """Questions that a list left in doubt and that were asked by themselves; None for a judge without lists. Where it
+    is all of them, an agreement says nothing about lists."""
     prompt_tokens: int
     completion_tokens: int
     seconds: float
@@ -76,7 +88,7 @@ def compare_ways(
             raise UsageError(
                 f"{name}: the same judge in the same mode as {twin}; expected two ways of asking"
             )
-        before, start = _calls(judge), time.perf_counter()
+        before, doubted, start = _calls(judge), _again(judge), time.perf_counter()
         verdicts = _answers(judge, queries, partial(progress, name))
         seconds, after = time.perf_counter() - start, _calls(judge)
         found.append(
@@ -86,6 +98,7 @@ def compare_ways(
                 questions=len(queries),
                 unanswered=sum(verdict.label is None for verdict in verdicts),
                 calls=None if before is None or after is None else after - before,
+                again=None if doubted is None else (_again(judge) or 0) - doubted,
                 prompt_tokens=sum(verdict.prompt_tokens for verdict in verdicts),
                 completion_tokens=sum(verdict.completion_tokens for verdict in verdicts),
                 seconds=seconds,
@@ -132,6 +145,10 @@ def _answers(judge: Judge, queries: Sequence[Query], report: Callable[[int, int]
     if missing := len(queries) - len(verdicts):
         raise JudgeError(f"judge: gave no verdict on {missing} of {len(queries)} questions")
     return [verdicts[index] for index in range(len(queries))]
+
+
+def _again(judge: Judge) -> int | None:
+    return judge.again if isinstance(judge, Listing) else None
 
 
 def _calls(judge: Judge) -> int | None:

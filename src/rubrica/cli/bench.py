@@ -234,8 +234,9 @@ def _ways(judges: list[str]) -> "dict[str, Callable[[], Judge]]":
 def _show_way(way: "Way", first: "Way") -> None:
     out, tokens = console(), way.prompt_tokens + way.completion_tokens
     calls = "" if way.calls is None else f", {way.calls} calls or passes"
+    again = f", {way.again} asked again by themselves" if way.again else ""
     out.print(
-        f"{plain(way.name)}: {way.questions} questions ({way.unanswered} without a label){calls}; "
+        f"{plain(way.name)}: {way.questions} questions ({way.unanswered} without a label){calls}{again}; "
         f"{way.prompt_tokens} tokens read, {way.completion_tokens} written; {way.seconds:.1f} s"
     )
     if way is not first:

@@ -29,8 +29,9 @@ LIST_HASH = hashlib.sha256("\0".join(_PARTS.values()).encode()).hexdigest()[:12]
 
 LIST_TOKENS = 24
 """Room for one line of a list of labels."""
-_LETTERS = "bcdfghjkmnpqrstvwxz"
-_LENGTH = 5
+LETTERS = "bcdfghjkmnpqrstvwxz"
+"""Of a code."""
+LENGTH = 5
 """Of a code: 2.5 million, none of them a word."""
 _CODE_KEYS = ("code", "id", "question")
 _BETWEEN = r"[\s*_`\"':=>.)\]–-]+"
@@ -53,7 +54,7 @@ def codes(queries: Sequence[Query], secret: str) -> list[str]:
 def _code(secret: str, query: Query, number: int) -> str:
     said = json.dumps([query.text, query.question.id, query.question.text, number]).encode()
     digest = hmac.new(secret.encode(), b"rubrica/judge/code/1" + said, hashlib.sha256).digest()
-    return "".join(_LETTERS[byte % len(_LETTERS)] for byte in digest[:_LENGTH])
+    return "".join(LETTERS[byte % len(LETTERS)] for byte in digest[:LENGTH])
 
 
 def list_messages(

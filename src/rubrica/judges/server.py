@@ -114,7 +114,7 @@ class ServerJudge:
         """
         self._chat = Chat(model, base_url, unusable=JudgeError, **options)
         self._mode: Mode = mode
-        self._offers_logprobs = False
+        self._offers_logprobs, self._again = False, 0
         self._marker = fence_marker(secret)
         self._max_tokens, self._secret, self._together = max_tokens, secret, questions_per_call
         together: list[Json] = [questions_per_call, LIST_HASH] if questions_per_call > 1 else []
@@ -133,6 +133,11 @@ class ServerJudge:
     def calls(self) -> int:
         """Requests up to now, repeated ones too."""
         return self._chat.sent
+
+    @property
+    def again(self) -> int:
+        """Questions that a list left in doubt, and that were asked by themselves."""
+        return self._again
 
     @property
     def wordings(self) -> frozenset[Wording]:
@@ -173,6 +178,7 @@ class ServerJudge:
     async def _answers(self, session: Session, batch: Sequence[_Asked]) -> AsyncIterator[tuple[int, Verdict]]:
         """Answer a batch: several questions in one call, then singly those that its reply leaves in doubt."""
         verdicts, shares = await self._ask_together(session, [query for _, query in batch])
+        self._again += verdicts.count(None) if len(batch) > 1 else 0
         for (index, _), verdict, share in zip(batch, verdicts, shares, strict=True):
             if verdict is not None:
                 yield index, _charged(verdict, share)
