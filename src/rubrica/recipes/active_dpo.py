@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from rubrica.core.comparisons import Candidate, all_pairs
@@ -20,6 +20,7 @@ from rubrica.core.errors import Interrupted, TrainingError
 from rubrica.core.prompts import Prompt
 from rubrica.core.records import Response, Sampling
 from rubrica.core.run import Stage
+from rubrica.judges.executor import Executor
 from rubrica.recipes.context import Context, Weights
 from rubrica.recipes.label_sheet import read_sheet, write_sheet
 from rubrica.recipes.ledger import Ledger
@@ -69,7 +70,11 @@ class _Rounds:
         budget = self.config.rounds * self.config.labels_per_round
         self.ledger = Ledger(self.context.run.store, self.stage.name, budget)
         self.measured = self.stage.path / "measured"
-        self.executor = self.context.executor("active-dpo")
+
+    @cached_property
+    def executor(self) -> Executor:
+        """What labels and evaluates; a stage that people label, and without held-out prompts, needs none."""
+        return self.context.executor("active-dpo")
 
     def run(self, number: int) -> bool:
         """Do one round, or what is left of it; False where nothing is left to select."""
