@@ -8,13 +8,15 @@ import pytest
 
 from fake_server import FakeServer, completion, error
 from rubrica.cli import main
+from rubrica.core.answers import load_answers
 from rubrica.core.config import dump_yaml
 from rubrica.core.data import load_pairs
 from rubrica.lab.pairs import pairs as lab_pairs
 from rubrica.models.embed import embedder
+from rubrica.models.reward import HFRewardModel
 from rubrica.models.similarity import WORDS, embedded, tfidf, windows
 from serving import PROGRAM, TOTALS, rule
-from tiny import tiny_checkpoint
+from tiny import tiny_checkpoint, tiny_reward_model
 
 WORDS_OF = ("willow", "bark", "fever", "root", "boil", "strain", "drink", "cool")
 
@@ -186,6 +188,25 @@ def test_references_of_a_file_and_of_a_model(tmp_path: Path, capsys, fake_server
     assert len(fake_server.requests) == 12
 
 
+def test_a_reward_model_scores_and_what_it_cannot_read_is_left_out(tmp_path: Path, capsys):
+    model = tiny_reward_model(tmp_path / "m")
+    given = rows(6)
+    given[2]["completions"][0]["response"] = "boil " * 3000
+    source = write(tmp_path / "in.jsonl", given)
+    (tmp_path / "reward.yaml").write_text(f"model: {model}\ndtype: float32\n")
+    flags = ("--scorer", f"reward:{tmp_path / 'reward.yaml'}", "--out", tmp_path / "out", "--json")
+    found = json.loads(run(capsys, source, *flags).out)
+    assert (found["prompts"], found["left_out"]) == (5, 1) and found["warnings"][0].startswith(
+        "1 of 6 prompts"
+    )
+    scorer = HFRewardModel(model, dtype="float32")
+    items = [(a.prompt, text) for a in load_answers(source) for text in a.texts]
+    expected = dict(scorer.score(items))
+    for point, i in zip(lines_of(tmp_path / "out/map.jsonl"), (0, 1, 3, 4, 5), strict=True):
+        assert point["scores"] == pytest.approx([expected[2 * i], expected[2 * i + 1]], abs=1e-5)
+    assert found["scorer"]["name"] == f"{model} {scorer.fingerprint}"
+
+
 def test_scores_that_were_made_elsewhere(tmp_path: Path, capsys):
     pair = {"chosen": "a", "rejected": "b", "reward_chosen": 0.25, "rejected_reward": -0.5}
     given = [pair | {"id": f"p{i}", "prompt": f"Q{i}"} for i in range(3)]
@@ -232,6 +253,8 @@ def test_a_hostile_text_stays_text(tmp_path: Path, capsys):
         (("--scorer", "labels", "--judge", "lab"), "--judge: has no use with --scorer labels"),
         (("--scorer", "reference", "--max-calls", 5), "--max-calls: has no use"),
         (("--scorer", "judge:x"), "takes no name"),
+        (("--scorer", "reward"), "needs a model: reward:FOLDER"),
+        (("--scorer", "reward:vllm:m"), "expected vllm:MODEL@URL"),
         (("--scorer", "column"), "needs the name of the field"),
         (("--scorer", "column:marks"), "no answer has a field 'marks'"),
         (("--scorer", "reference", "--region", "high-averge"), "did you mean 'high-average'"),

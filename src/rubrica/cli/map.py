@@ -67,7 +67,8 @@ class _Asked(NamedTuple):
 ScorerFlag = Annotated[
     str,
     typer.Option(
-        "--scorer", help="judge or grades (with --program, --judge), reference[:MODEL], column:NAME, labels."
+        "--scorer",
+        help="judge or grades (with --program, --judge), reward:MODEL, reference[:MODEL], column:NAME, labels.",
     ),
 ]
 ReferencesFlag = Annotated[
@@ -212,6 +213,8 @@ def _scores(given: "Sequence[Answers]", asked: _Asked, store: "Store") -> "tuple
         return _judged(given, asked, store)
     if asked.spec.kind == "reference":
         return _near(given, asked, store)
+    if asked.spec.kind == "reward":
+        return _rewarded(given, asked, store)
     if asked.spec.kind == "column":
         from rubrica.core.answers import load_answers
 
@@ -244,6 +247,18 @@ def _judged(given: "Sequence[Answers]", asked: _Asked, store: "Store") -> "tuple
     with progress_bar("questions") as progress:
         found = judge_scores(given, judge, store, program=program, grades=grades, progress=progress)
     return found, Scorer(kind=asked.spec.kind, name=judge.fingerprint, program=program_hash(program))
+
+
+def _rewarded(given: "Sequence[Answers]", asked: _Asked, store: "Store") -> "tuple[Scores, Scorer]":
+    from rubrica.recipes.map_files import Scorer
+    from rubrica.recipes.map_scorers import read_reward_model, reward_scores
+    from rubrica.recipes.reward_source import open_reward_model
+
+    source = read_reward_model(asked.spec.name)
+    model = open_reward_model(source)
+    with progress_bar("answers") as progress:
+        found = reward_scores(given, model, store, progress)
+    return found, Scorer(kind="reward", name=f"{source.model} {model.fingerprint}")
 
 
 def _near(given: "Sequence[Answers]", asked: _Asked, store: "Store") -> "tuple[Scores, Scorer]":

@@ -33,6 +33,8 @@ from rubrica.recipes.map_files import (
 )
 from rubrica.recipes.map_scorers import Scores, cohort
 
+LITTLE = 0.1
+"""How far above chance scores must agree with labels before suspects mean much (ours)."""
 SMALLEST = 9
 """Prompts of a stratum below which thirds say little (ours)."""
 
@@ -206,17 +208,13 @@ def _warnings(report: MapReport, scores: Scores) -> list[str]:
         found.append(
             f"{report.left_out} of {report.left_out + report.prompts} prompts are not on the map: an answer has no score{why}"
         )
-    if (agreement := report.agreement) is not None and agreement.low <= 0.5:
+    if (agreement := report.agreement) is not None and min(
+        agreement.value, agreement.low + LITTLE
+    ) < 0.5 + LITTLE:
         interval = f"{agreement.value:.1%} [{agreement.low:.1%}, {agreement.high:.1%}]"
-        worse = agreement.high < 0.5
-        found.append(
-            f"the scores order {interval} of the labelled pairs as the labels do: "
-            + (
-                "worse than chance; do labels and scores point the same way?"
-                if worse
-                else "no better than chance"
-            )
-        )
+        how = "no better than chance" if agreement.low <= 0.5 else "little better than chance"
+        how = "worse than chance; do labels and scores point the same way?" if agreement.high < 0.5 else how
+        found.append(f"the scores order {interval} of the labelled pairs as the labels do: {how}")
     tied = [boundary for boundary in report.boundaries if boundary.tied > 0.01 * report.prompts]
     for boundary in tied:
         within = f" within {boundary.stratum}" if boundary.stratum else ""

@@ -1,4 +1,4 @@
-"""Where the scores of a data map come from: a judge, nearness to a reference, a column, or the labels themselves.
+"""Where the scores of a data map come from: a judge, a reward model, nearness to a reference, a column, or the labels.
 
 Every score lies in the store as soon as it is there, so that the same command goes on after an interruption, and asks
 nothing when only the region or the pairs are chosen otherwise. What cannot be scored has no score and a reason.
@@ -14,10 +14,10 @@ from pydantic import FiniteFloat
 
 from rubrica.core.answers import Answers
 from rubrica.core.base import Record
-from rubrica.core.config import Json, content_hash
+from rubrica.core.config import Json, content_hash, load_config
 from rubrica.core.data import load_texts
 from rubrica.core.errors import ModelError, UsageError, nearest
-from rubrica.core.ports import Generator, Judge, thresholds_of
+from rubrica.core.ports import Generator, Judge, RewardModel, thresholds_of
 from rubrica.core.programs import Program, QuestionKind
 from rubrica.core.records import Outcome, Sampling, Scorecard, Usage
 from rubrica.core.store import Store
@@ -29,13 +29,15 @@ from rubrica.models.similarity import Measure
 from rubrica.program.labels import verdicts_of
 from rubrica.program.program import questions
 from rubrica.program.reward import RewardConfig
-from rubrica.recipes.options import ModelSource
+from rubrica.recipes.options import ModelSource, RewardModelSource
+from rubrica.recipes.reward_scores import stored_scores
+from rubrica.recipes.reward_source import check_reward_model
 from rubrica.recipes.sampling import stored_texts
 from rubrica.recipes.surroundings import default_surroundings
 from rubrica.recipes.writer import server_writer
 
-Kind = Literal["judge", "grades", "reference", "labels", "column"]
-KINDS: tuple[Kind, ...] = ("judge", "grades", "reference", "labels", "column")
+Kind = Literal["judge", "grades", "reward", "reference", "labels", "column"]
+KINDS: tuple[Kind, ...] = ("judge", "grades", "reward", "reference", "labels", "column")
 REFERENCE_TOKENS = 512
 """Longest reference that a model writes (own)."""
 CHUNK = 256
@@ -76,7 +78,11 @@ def read_scorer(text: str) -> Spec:
         raise UsageError(f"--scorer: got {text!r}{nearest(given, KINDS)}; expected one of {', '.join(KINDS)}")
     if kind == "column" and not name:
         raise UsageError("--scorer column: needs the name of the field that holds the scores, column:NAME")
-    if name and kind not in ("reference", "column"):
+    if kind == "reward" and not name:
+        raise UsageError(
+            "--scorer reward: needs a model: reward:FOLDER, reward:OWNER/NAME, reward:vllm:MODEL@URL, or a YAML file with options"
+        )
+    if name and kind not in ("reward", "reference", "column"):
         raise UsageError(f"--scorer {kind}: takes no name, got {name!r}")
     return Spec(kind, name)
 
@@ -128,6 +134,26 @@ def _mean_grade(card: Scorecard, program: Program) -> float | None:
         if (value := value_of(question, verdict)) is not None:
             values.append(value)
     return math.fsum(values) / len(values) if values else None
+
+
+def read_reward_model(name: str) -> RewardModelSource:
+    """Read a model's name, or the YAML file with its options; ``UsageError`` for what can be seen to be wrong."""
+    if name.endswith((".yaml", ".yml")):
+        source = load_config(RewardModelSource, name)
+    else:
+        source = RewardModelSource(model=name)
+    check_reward_model(source, "--scorer reward", trained=False)
+    return source
+
+
+def reward_scores(
+    given: Sequence[Answers], model: RewardModel, store: Store, progress: Progress = lambda done, total: None
+) -> Scores:
+    """Score every answer by a reward model; a text that it cannot score has no score. Raises what the model raises."""
+    items = [(a.prompt, text) for a in given for text in a.texts]
+    found = stored_scores(store, model, items, progress, retries=1)
+    values = [score if isinstance(score, float) else None for score in found]
+    return Scores(_by_prompt(given, values), None, _common(str(s) for s in found if not isinstance(s, float)))
 
 
 def reference_scores(

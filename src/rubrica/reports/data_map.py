@@ -28,7 +28,9 @@ REGIONS: Mapping[str, str] = {
 }
 """Regions and their colours, in the order of the legend."""
 MOST = 4000
-"""Prompts that a plot shows; of more, all suspects and a random sample."""
+"""Prompts that a plot shows; of more, the marked suspects and a random sample."""
+RINGS = 200
+"""Suspects that are marked on the map: of many, the strongest."""
 LONGEST = 2000
 """Characters of a text that the page holds."""
 CATEGORIES = 10
@@ -76,12 +78,16 @@ class Page:
 
 
 def shown(dots: Sequence[Dot], seed: int = 0) -> list[Dot]:
-    """Return at most :data:`MOST` dots: suspects first, then a random sample; in the order of ``dots``."""
+    """Return at most :data:`MOST` dots: marked suspects, then a random sample; in the order of ``dots``."""
     if len(dots) <= MOST:
         return list(dots)
     order = random.Random(seed).sample(range(len(dots)), len(dots))
-    kept = set(sorted(order, key=lambda i: dots[i].rank == 0)[:MOST])
+    kept = set(sorted(order, key=lambda i: not _marked(dots[i]))[:MOST])
     return [dot for i, dot in enumerate(dots) if i in kept]
+
+
+def _marked(dot: Dot) -> bool:
+    return 0 < dot.rank <= RINGS
 
 
 def spec(dots: Sequence[Dot], page: Page, *, interactive: bool = False) -> Spec:
@@ -94,7 +100,7 @@ def spec(dots: Sequence[Dot], page: Page, *, interactive: bool = False) -> Spec:
             "mean": dot.mean,
             "region": dot.region,
             "stratum": dot.stratum,
-            "suspect": dot.rank > 0,
+            "suspect": _marked(dot),
         }
         | ({"prompt": dot.prompt[:120], **_columns(dots, dot)} if interactive else {})
         for dot in drawn
@@ -122,7 +128,7 @@ def spec(dots: Sequence[Dot], page: Page, *, interactive: bool = False) -> Spec:
             "legend": {"labelColor": THEME["muted"], "labelFontSize": 12, "symbolOpacity": 1},
         },
         "data": {"values": rows},
-        "layer": [*_lines(drawn, page.boundaries), _dots(len(drawn), page.score, interactive)],
+        "layer": [_dots(len(drawn), page.score, interactive), *_lines(drawn, page.boundaries)],
     }
 
 
@@ -231,7 +237,8 @@ def render_page(dots: Sequence[Dot], page: Page) -> str:
             page=page,
             drawn=len(drawn),
             total=len(dots),
-            suspects=sorted((dot for dot in drawn if dot.rank), key=lambda dot: dot.rank),
+            all_suspects=sum(dot.rank > 0 for dot in dots),
+            suspects=sorted((dot for dot in drawn if _marked(dot)), key=lambda dot: dot.rank),
             # a text can close no script element: "<" does not occur in it
             data=Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")),
             vega=Markup(vega),

@@ -2,7 +2,7 @@
   "use strict";
   const { spec, columns, dots } = JSON.parse(document.getElementById("data").textContent);
   const values = spec.data.values;
-  const layer = spec.layer[spec.layer.length - 1];
+  const layer = spec.layer[0];
   const regionColour = layer.encoding.color;
   const regionLegend = layer.params[1];
   const detail = document.getElementById("detail");
