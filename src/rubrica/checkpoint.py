@@ -13,10 +13,12 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -64,6 +66,17 @@ def load_backbone(
     """Load a model without any head, as :func:`load_checkpoint` does."""
     model, tokenizer, _ = _load(folder, AutoModel, "language model", dtype, device)
     return model, tokenizer
+
+
+def load_description(folder: Path) -> tuple[PreTrainedConfig, PreTrainedTokenizerFast]:
+    """Load configuration and tokenizer alone; ``ModelError`` where they cannot be."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=sys.maxsize)
+        return AutoConfig.from_pretrained(folder), tokenizer
+    except Exception as error:  # the tokenizer's own reader raises bare exceptions
+        raise ModelError(
+            f"model {folder}: cannot be loaded ({_line(error)}); expected a model in Hugging Face format"
+        ) from error
 
 
 def _load(

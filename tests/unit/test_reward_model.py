@@ -19,7 +19,7 @@ from transformers import (
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.ports import RewardModel
 from rubrica.core.prompts import Message, Prompt
-from rubrica.models.reward import HFRewardModel
+from rubrica.models.reward import HFRewardModel, check_reward_model
 from tiny import tiny_checkpoint, tiny_reward_model
 
 
@@ -84,8 +84,10 @@ def test_the_label_is_chosen_by_index_or_name(tmp_path: Path) -> None:
         HFRewardModel(folder)
     with pytest.raises(UsageError, match=r"no label 'LABEL_7' \(did you mean 'LABEL_\d'\?\)"):
         HFRewardModel(folder, label="LABEL_7")
-    with pytest.raises(UsageError, match="no label 3; expected one of 0 LABEL_0"):
-        HFRewardModel(folder, label=3)
+    for opened in (HFRewardModel, check_reward_model):  # the second without the weights
+        with pytest.raises(UsageError, match="no label 3; expected one of 0 LABEL_0"):
+            opened(folder, label=3)
+    check_reward_model(folder, label="LABEL_2")
 
 
 def test_a_head_in_safetensors_over_any_model(tmp_path: Path) -> None:
@@ -123,8 +125,11 @@ def test_heads_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_language_model_without_a_trained_head_is_no_reward_model(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "lm")
     with pytest.raises(ModelError, match=r"holds no score\.weight, so its head was never trained"):
-        HFRewardModel(tiny_checkpoint(tmp_path / "lm"))
+        HFRewardModel(folder)
+    with pytest.raises(ModelError, match=r"is a language model \(LlamaForCausalLM\) without a trained head"):
+        check_reward_model(folder)
 
 
 def test_an_encoder_without_a_chat_template_reads_a_pair(tmp_path: Path) -> None:

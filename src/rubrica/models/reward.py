@@ -15,13 +15,14 @@ import torch
 from jinja2 import TemplateError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from rubrica.checkpoint import (
     checkpoint_folder,
     context_length,
     load_backbone,
     load_classifier,
+    load_description,
     tokenizer_hash,
     weights_hash,
 )
@@ -115,13 +116,10 @@ class HFRewardModel:
         if chat_template is not None:
             self._tokenizer.chat_template = _read_template(chat_template)
         self._pairs = _takes_pairs(self._tokenizer, self._name)
+        self._label = _label_index(label, _labels(self._config, tensors, str(head)), self._name)
         self._model: Classifier = loaded
-        labels: dict[int, str] = self._config.id2label
         if tensors is not None:
-            _check_head(tensors, self._config.get_text_config().hidden_size, str(head))
             self._model = LinearHead(loaded, tensors).to(loaded.device).eval()
-            labels = dict.fromkeys(range(1 if "combine" in tensors else len(tensors["weight"])), "")
-        self._label = _label_index(label, labels, self._name)
         self._control = chat_control(self._tokenizer)
         self._context = context_length(self._config.get_text_config())
         self.fingerprint = content_hash(
@@ -210,6 +208,28 @@ class HFRewardModel:
         return free
 
 
+def check_reward_model(
+    path: str | Path,
+    *,
+    revision: str | None = None,
+    label: int | str | None = None,
+    head: str | Path | None = None,
+    chat_template: str | None = None,
+) -> None:
+    """Raise what :class:`HFRewardModel` would, as far as it can be known without the weights."""
+    config, tokenizer = load_description(checkpoint_folder(path, revision))
+    tensors = None if head is None else _read_head(Path(head).expanduser())
+    if tensors is None and any(name.endswith("ForCausalLM") for name in config.architectures or ()):
+        raise ModelError(
+            f"reward model {path}: is a language model ({config.architectures[0]}) without a trained head; expected a "
+            "sequence-classification model, for example the folder that a reward-model stage wrote"
+        )
+    if chat_template is not None:
+        tokenizer.chat_template = _read_template(chat_template)
+    _takes_pairs(tokenizer, str(path))
+    _label_index(label, _labels(config, tensors, str(head)), str(path))
+
+
 def conversation_ids(
     tokenizer: PreTrainedTokenizerFast, control: ControlTokens, prompt: Prompt, text: str
 ) -> list[int]:
@@ -257,6 +277,16 @@ def _read_template(path: str) -> str:
         raise UsageError(
             f"chat_template {path}: cannot be read ({error.strerror}); name a Jinja file"
         ) from None
+
+
+def _labels(
+    config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor] | None, head: str
+) -> Mapping[int, str]:
+    """Names of the labels by index: the model's own, or the rows of a head, which have none."""
+    if tensors is None:
+        return cast("Mapping[int, str]", config.id2label)
+    _check_head(tensors, config.get_text_config().hidden_size, head)
+    return dict.fromkeys(range(1 if "combine" in tensors else len(tensors["weight"])), "")
 
 
 def _label_index(label: int | str | None, labels: Mapping[int, str], model: str) -> int:

@@ -8,6 +8,7 @@ from rubrica.core.errors import DataError, UsageError
 from rubrica.core.prompts import Prompt
 from rubrica.judges.factory import JudgeConfig, local_of
 from rubrica.methods.irft import parts
+from rubrica.models.reward import check_reward_model
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.context import Surroundings
 from rubrica.recipes.demonstrations import gather_demonstrations
@@ -85,7 +86,13 @@ def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundin
                 chat.check(recipe.written_tags, _each(prompts.rl, chat.render), stage.max_completion_tokens)
                 wanted = stage.reward_model
                 if wanted is not None and served(wanted.model) is None and wanted.model != STAGE:
-                    checkpoint_folder(surroundings.model(wanted.model), wanted.revision)
+                    check_reward_model(
+                        surroundings.model(wanted.model),
+                        revision=wanted.revision,
+                        label=wanted.label,
+                        head=wanted.head,
+                        chat_template=wanted.chat_template,
+                    )
             case TrainReward():
                 _check_answers(stage, recipe, prompts.rl, chat, surroundings)
             case ThinkSft() if recipe.teacher is not None:
