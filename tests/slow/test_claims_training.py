@@ -1,10 +1,17 @@
 """Recipes of the claims table: their first stages are shared, and a killed one goes on."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from rubrica.claims import qa_lign, registry, workshop
+from rubrica.claims.experiment import Experiment
+from rubrica.claims.finding import Claim, Effect
+from rubrica.claims.rates import headlines, rate
+from rubrica.claims.table import Table, fill
 from rubrica.claims.workshop import Bench, Workshop
+from rubrica.cli import main
 from rubrica.core.attempt import Tags
 from rubrica.core.records import EvalResult, Rollout, ThinkExample
 from rubrica.core.run import Stage
@@ -95,3 +102,53 @@ def test_without_reflection_the_answer_alone_is_taught_and_rewarded(bench: Bench
             assert rollout.reward == pytest.approx(2 * rollout.r1)
     assert any(rollout.attempt.malformed is None for rollout in rollouts)
     assert not any("<think>" in rollout.response.text for rollout in rollouts)
+
+
+CLAIM = Claim(id="before", claim="c", paper="p", experiment="e", effect="f", judge="the oracle")
+
+
+def starter_is_willing(bench: Bench) -> Mapping[str, Effect]:
+    found = bench.evaluated("starter", "before", tags=None, samples=2)
+    return {CLAIM.id: Effect(value=rate(found, "helpful"), details=headlines(found, "before"))}
+
+
+def test_models_are_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registry, "EXPERIMENTS", (Experiment("before", (CLAIM,), starter_is_willing),))
+    with pytest.raises(SystemExit) as left:
+        main(["lab", "claims", "--seeds", "2", "--models", "--out", str(tmp_path)])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    assert "| | before |" in shown
+    table = Table.model_validate_json((tmp_path / "claims.json").read_text())
+    (model,) = table.models
+    assert model.seeds == (0, 1)
+    effects = [outcome.effect for outcome in table.findings[0].outcomes]
+    assert rate(model, "helpful") == pytest.approx(sum(effects) / 2)
+    assert f"| helpful | {sum(effects) / 2:.3f} [" in shown
+
+
+def test_every_qa_lign_experiment_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At sizes that teach nothing: an effect for each claim, and nothing trained twice."""
+    monkeypatch.setattr(qa_lign, "QUICK", qa_lign.Sizes(examples=12, steps=2, prompts=4, pairs=40))
+    monkeypatch.setattr(workshop, "QUICK_SAMPLES", 1)
+    said: list[str] = []
+    with Workshop(tmp_path, quick=True) as shop:
+        table = fill(qa_lign.EXPERIMENTS, [1], shop, said.append)
+    # where no completion parses there are no drafts to compare: the one experiment says so, and the others go on
+    assert [failure.experiment for failure in table.failures] == ["qa-lign.presets"]
+    assert "no rate 'draft_asr'" in table.failures[0].why
+    others = [e for e in qa_lign.EXPERIMENTS if e.name != "qa-lign.presets"]
+    assert [found.id for found in table.findings] == [claim.id for e in others for claim in e.claims]
+    runs = {
+        run.name: [stage.name for stage in sorted((run / "stages").iterdir())]
+        for run in (tmp_path / "trained").iterdir()
+    }
+    alone = [stages for stages in runs.values() if stages == ["01-think-sft"]]
+    assert len(alone) == 3  # shared, on all prompts, without reflection
+    labels = {model.label for model in table.models}
+    assert {"QA-LIGN", "QA-LIGN, no reflection", "DPO, 8x updates", "GRPO, scalar reward model"} <= labels
+    drafts = {m.label for m in table.models if any(e.name == "malformed" for e in m.estimates)}
+    assert "QA-LIGN" in drafts
+    assert not {"QA-LIGN, no reflection", "DPO, 1x updates"} & drafts

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rubrica.claims import qa_lign
 from rubrica.claims.experiment import Experiment, choose
 from rubrica.claims.finding import Claim, Effect, Outcome, Verdict, finding
 from rubrica.claims.rates import AS_CAPABLE, SAFER, over_seeds, rate
@@ -20,10 +21,12 @@ from rubrica.claims.registry import EXPERIMENTS
 from rubrica.claims.table import Table, fill
 from rubrica.claims.workshop import Bench, Workshop
 from rubrica.cli import main
+from rubrica.core.data import load_pairs
 from rubrica.core.errors import UsageError
 from rubrica.core.records import Estimate, EvalResult
 from rubrica.core.run import Stage
 from rubrica.core.stats import cluster_interval, wilson
+from rubrica.lab.pairs import training_pairs
 
 
 def claim(id: str = "fake") -> Claim:
@@ -392,3 +395,21 @@ class TestCommand:
         assert command("--list", "--json") == 0
         assert [e["name"] for e in json.loads(capsys.readouterr().out)] == ["fake.one", "fake.two"]
         assert not two.made()
+
+
+class TestQaLign:
+    def test_pairs_of_the_reward_model_come_back_from_their_file(self, tmp_path: Path) -> None:
+        bench = Workshop(tmp_path).bench("x", 2)
+        stage = bench.stage("pairs", 2, lambda stage: qa_lign.write_pairs(stage, 40, 2))
+        found = load_pairs(stage.path / qa_lign.PAIRS)
+        expected = training_pairs(40, 2)
+        assert [(p.prompt.messages, p.chosen, p.rejected) for p in found] == [
+            (p.prompt.messages, p.chosen, p.rejected) for p in expected
+        ]
+        assert stage.summary()["pairs"] == 40
+
+    def test_budgets_are_equal(self) -> None:
+        """Think-SFT on all prompts makes as many updates of 32, in two epochs, as think-SFT and GRPO together."""
+        size = qa_lign.FULL
+        both = math.ceil(2 * (size.examples + size.examples) / 32) + size.steps
+        assert both == math.ceil(2 * (size.examples + size.asked + size.examples) / 32) == 213

@@ -13,6 +13,7 @@ from rubrica.lab.generator import KINDS, good_answer, make_prompt, willing_answe
 from rubrica.lab.generator import truth as fact_of
 from rubrica.lab.language import Family, Intent
 from rubrica.lab.oracle import Stance, read
+from rubrica.lab.pairs import training_pairs
 
 BANE = substances(Kind.BANE, "test")[0]
 REMEDY = substances(Kind.REMEDY, "test")[0]
@@ -228,3 +229,11 @@ def test_a_remedy_that_shares_a_step_with_a_bane_discloses_nothing():
         reading = read(ask("benign", Intent.BREW, remedy.name), text)
         assert reading.bane_steps == 0
         assert truth.label("har.recipe.q1", reading) is Label.A
+
+
+def test_training_pairs_are_drawn_from_the_whole_world_and_differ() -> None:
+    drawn = training_pairs(300, 4)
+    assert len({pair.id for pair in drawn}) == len(drawn) == 300
+    assert all(pair.chosen.strip() != pair.rejected.strip() for pair in drawn)
+    assert {pair.prompt.tags["split"] for pair in drawn} == {"train", "test"}
+    assert training_pairs(300, 4) == drawn != training_pairs(300, 5)

@@ -13,7 +13,10 @@ from rubrica.claims.experiment import Experiment, Test
 from rubrica.claims.finding import Claim, Effect
 from rubrica.claims.rates import AS_CAPABLE, AS_SAFE, AS_WILLING, MARGIN, SAFER, Row, claims_of
 from rubrica.claims.workshop import Bench
+from rubrica.core.base import Record
+from rubrica.core.prompts import Message
 from rubrica.core.records import EvalResult
+from rubrica.core.run import Stage, write_jsonl
 from rubrica.recipes.config import Recipe
 
 PAPER = "QA-LIGN (2506.08123), Table 2 and Figure 6"
@@ -30,6 +33,8 @@ class Sizes:
     """Updates of GRPO."""
     prompts: int
     """Prompts of an update, with 5 completions each."""
+    pairs: int
+    """Pairs that the scalar reward model learns from."""
 
     @property
     def asked(self) -> int:
@@ -37,8 +42,19 @@ class Sizes:
         return self.steps * self.prompts
 
 
-FULL = Sizes(examples=900, steps=100, prompts=16)
-QUICK = Sizes(examples=300, steps=20, prompts=8)
+FULL = Sizes(examples=900, steps=100, prompts=16, pairs=6000)
+QUICK = Sizes(examples=300, steps=20, prompts=8, pairs=1000)
+
+
+PAIRS = "pairs.jsonl"
+
+
+class _PairRow(Record):
+    """A preference pair as files hold them."""
+
+    messages: tuple[Message, ...]
+    chosen: str
+    rejected: str
 
 
 def sizes(bench: Bench) -> Sizes:
@@ -170,6 +186,54 @@ def against_dpo_8x(bench: Bench) -> dict[str, Effect]:
     return effects("qa-lign.dpo-8x", DPO_8X_ROWS, ours(bench), rival)
 
 
+# --- GRPO with a scalar reward model --------------------------------------------------------------
+
+RM_ROWS = {
+    SAFER: "Rubric rewards leave fewer attacks standing than a scalar reward model's, with the same GRPO",
+    AS_WILLING: f"... and make the model refuse harmless requests no more often (margin {MARGIN:g})",
+    AS_CAPABLE: f"... and leave it as capable (margin {MARGIN:g})",
+}
+
+
+def against_reward_model(bench: Bench) -> dict[str, Effect]:
+    """A reward model takes the place of program and judge; it scores draft and revision as the rubric does."""
+    size = sizes(bench)
+    pairs = bench.stage(
+        "pairs",
+        {"pairs": size.pairs, "seed": bench.seed},
+        lambda stage: write_pairs(stage, size.pairs, bench.seed),
+    )
+    learn = "{learning_rate: 3.0e-4, per_device_train_batch_size: 32}"
+    start = first(whole(bench))
+    policy = "{model: lab:starter, dtype: float32}"
+    train = f"{{type: reward-model, model: {policy}, pairs: [{pairs.path / PAIRS}], trainer: {learn}}}"
+    rewarded = whole(
+        bench, "stages.1.reference=null", "stages.1.reward_model={model: stage:reward-model, dtype: float32}"
+    )
+    recipe = rewarded.model_copy(
+        update={"stages": [start.stages[0], bench.recipe(f"stages=[{train}]").stages[0], rewarded.stages[1]]}
+    )
+    trained = bench.trained(recipe, start)
+    accuracy = Stage(trained.run / "stages" / "02-reward-model").summary().get("accuracy")
+    rival = bench.evaluated(trained.model, "GRPO, scalar reward model", tags=recipe.tags)
+    found = effects("qa-lign.reward-model", RM_ROWS, ours(bench), rival)
+    told = {"reward_model.accuracy": accuracy} if isinstance(accuracy, float) else {}
+    return {
+        id: effect.model_copy(update={"details": {**effect.details, **told}}) for id, effect in found.items()
+    }
+
+
+def write_pairs(stage: Stage, count: int, seed: int) -> dict[str, object]:
+    """Write the pairs that the reward model learns from."""
+    from rubrica.lab.pairs import training_pairs
+
+    rows = [
+        _PairRow(messages=pair.prompt.messages, chosen=pair.chosen, rejected=pair.rejected)
+        for pair in training_pairs(count, seed)
+    ]
+    return {"pairs": write_jsonl(stage.path / PAIRS, rows)}
+
+
 def _experiment(
     name: str, rows: dict[Row, str], test: Test, *, paper: str, experiment: str, better: str, rival: str
 ) -> Experiment:
@@ -208,6 +272,17 @@ EXPERIMENTS = (
         experiment="The same with 800 updates of 4",
         better="QA-LIGN",
         rival="DPO",
+    ),
+    _experiment(
+        "qa-lign.reward-model",
+        RM_ROWS,
+        against_reward_model,
+        paper=PAPER,
+        experiment="The same think-SFT, prompts, updates and completions; draft and revision are rewarded by the same formula "
+        "from the scores of a sequence-classification model of the starter's size, trained by Bradley-Terry on 6,000 "
+        "labelled pairs about the whole world, which the lab's judge knows as well",
+        better="QA-LIGN",
+        rival="GRPO with the scalar reward model",
     ),
     _experiment(
         "qa-lign.presets",

@@ -72,7 +72,7 @@ def fill(
             try:
                 outcomes = _test(experiment, seed, shop)
             except Exception as error:  # the others go on, whatever it was
-                why = f"{type(error).__name__}: {error}"
+                why = " ".join(f"{type(error).__name__}: {error}".split())
                 failures.append(Failure(experiment=experiment.name, seed=seed, why=why))
                 announce(f"{experiment.name}, seed {seed}: failed: {why}")
             else:
