@@ -69,6 +69,7 @@ def lines(
     share: bool = False,
     height: int = 220,
     domain: tuple[float, float] | None = None,
+    axis: str = "step",
 ) -> Spec:
     """One line per name over steps, and an invisible bar per step that carries the tooltip.
 
@@ -84,7 +85,7 @@ def lines(
     scale: Spec = {"domain": names, "range": palette}
     legend = _legend(width, len(names), longest, symbolType="stroke") if len(names) > 1 else None
     ticks = 5 if width < 500 else 10
-    x_axis: Spec = {"title": "step", "grid": False, "tickCount": ticks, "format": "d"}
+    x_axis: Spec = {"title": axis, "grid": False, "tickCount": ticks, "format": "d"}
     if ends[1] - ends[0] <= ticks:  # else the renderer puts ticks between two steps
         x_axis["values"] = list(range(math.ceil(ends[0]), math.floor(ends[1]) + 1))
     y_axis: Spec = {"title": None, "tickCount": 5, **({"format": "%"} if share else {})}

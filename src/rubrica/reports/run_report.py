@@ -18,6 +18,7 @@ from rubrica.reports.accounts import costs, question_costs, think_examples, trus
 from rubrica.reports.denoising import denoised
 from rubrica.reports.evaluation import headline, suites
 from rubrica.reports.examples import Example, choose
+from rubrica.reports.labelling import labellings
 from rubrica.reports.plots import waterfall
 from rubrica.reports.run_data import RunData
 from rubrica.reports.svg import LADDER, inline_svg
@@ -64,6 +65,7 @@ def render_report(run_dir: Path) -> str:
                 examples=[_draw(example) for example in choose(data)],
                 think=think_examples(data),
                 denoised=denoised(data),
+                labellings=labellings(data),
                 costs=costs(data),
                 question_costs=question_costs(data),
                 trust=trust(data),
