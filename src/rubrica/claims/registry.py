@@ -1,10 +1,11 @@
 """All experiments, in the order of the table. Add yours here."""
 
-from rubrica.claims import active_dpo, data_map, qa_lign, spa
+from rubrica.claims import active_dpo, data_map, irft, qa_lign, spa
 from rubrica.claims.experiment import Experiment
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     *qa_lign.EXPERIMENTS,
+    *irft.EXPERIMENTS,
     *spa.EXPERIMENTS,
     active_dpo.EXPERIMENT,
     *data_map.EXPERIMENTS,

@@ -27,7 +27,7 @@ from pydantic import Field
 
 from rubrica.core.config import Config
 from rubrica.core.data import Text
-from rubrica.core.errors import TrainingError, UsageError
+from rubrica.core.errors import UsageError
 from rubrica.core.records import Response
 
 
@@ -94,8 +94,6 @@ def pair_up(demonstrations: Sequence[Text], answers: Mapping[str, Response]) -> 
 
 def fallen(start: float, now: float, guard: Guard) -> str | None:
     """Return what to say when the demonstrations' log-probability per token fell too far, else None."""
-    if not math.isfinite(now):
-        raise TrainingError(f"demonstrations: log-probability is {now}; lower trainer.learning_rate")
     if start - now <= guard.fall:
         return None
     return (

@@ -28,6 +28,7 @@ from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
 from rubrica.recipes.stages.irft import Irft
 from rubrica.recipes.stages.reward_model import TrainReward
+from rubrica.recipes.stages.rft import Rft
 from rubrica.recipes.stages.sft import Sft
 from rubrica.recipes.stages.spa import Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
@@ -176,6 +177,10 @@ def _summary_of(
             from rubrica.recipes.irft import run_irft
 
             return run_irft(context, config, stage)
+        case Rft():
+            from rubrica.recipes.rft import run_rft
+
+            return run_rft(context, config, stage)
 
 
 def _evaluate(context: Context, label: str, say: Announce) -> None:

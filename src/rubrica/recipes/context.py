@@ -45,8 +45,8 @@ class Surroundings:
     """Kind -> prompts, for ``{lab: kind}``."""
     lab_texts: Callable[[int], Sequence[Text]] | None = None
     """How many -> texts of every quality, for ``rubrica judge check --labels lab``."""
-    lab_demonstrations: Callable[[int, float], Sequence[Text]] | None = None
-    """(how many, share that is flawed) -> demonstrations, for ``{lab: teacher}``."""
+    lab_demonstrations: Callable[[int, float, int], Sequence[Text]] | None = None
+    """(how many, share that is flawed, seed) -> demonstrations, for ``{lab: teacher}``."""
     lab_model: Callable[[str], Path] | None = None
     """Name -> checkpoint directory, for ``lab:starter`` and ``lab:teacher``."""
     judges: Mapping[str, Callable[[], Judge]] = field(default_factory=dict)

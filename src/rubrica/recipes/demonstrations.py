@@ -44,7 +44,7 @@ def _read(source: DemonstrationSource, surroundings: Surroundings) -> Sequence[T
         return read_source(source, "demonstrations", load_texts)
     if surroundings.lab_demonstrations is None:
         raise UsageError("demonstrations: {lab: teacher} needs the lab, which is not there; name a file")
-    return surroundings.lab_demonstrations(source.examples, source.noise)
+    return surroundings.lab_demonstrations(source.examples, source.noise, source.seed)
 
 
 def tokens_of(

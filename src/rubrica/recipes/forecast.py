@@ -15,12 +15,15 @@ from rubrica.program.relevance import relevance_questions
 from rubrica.recipes.config import Recipe
 from rubrica.recipes.examples import REFLECTION_TOKENS
 from rubrica.recipes.nobody import is_nobody
+from rubrica.recipes.options import LabDemonstrations
 from rubrica.recipes.rates import Cost, Rates, cost_of, rated_cost
 from rubrica.recipes.spa_scores import objectives_program
 from rubrica.recipes.stages.active_dpo import ActiveDpo, JudgeLabels
 from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.irft import Irft
 from rubrica.recipes.stages.reward_model import TrainReward
+from rubrica.recipes.stages.rft import Rft
 from rubrica.recipes.stages.spa import SELF, Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
 
@@ -50,9 +53,9 @@ class Forecast(Config):
     diagnostic_calls: int
     """Questions that full scorecards of GRPO's samples ask beyond the reward's; within ``judge_calls``."""
     updates: int
-    """Optimizer steps of GRPO."""
+    """Optimizer steps of GRPO, and of RFT's policy."""
     rollouts: int
-    """Completions that GRPO samples."""
+    """Completions that GRPO and RFT sample in training."""
     policy_tokens: int
     """Tokens sampled in all stages, every text at its longest."""
     judge_prompt_tokens: int
@@ -112,6 +115,15 @@ def forecast(recipe: Recipe, program: Program) -> Forecast:
                 tokens, calls = _answers(stage, teacher=recipe.teacher is not None)
                 sampled, draft_texts = sampled + tokens, draft_texts + calls
                 read += calls * (fixed + asked * stage.sampling.max_tokens)
+            case Irft() | Rft():
+                # files are not read for a forecast: their demonstrations are not counted
+                shown = [s.examples for s in stage.demonstrations if isinstance(s, LabDemonstrations)]
+                sampled += sum(shown) * stage.answers.max_tokens
+                if isinstance(stage, Rft):
+                    step = stage.policy
+                    completions = stage.rounds * step.steps * step.prompts_per_step * step.group_size
+                    updates, rollouts = updates + stage.rounds * step.steps, rollouts + completions
+                    sampled += completions * stage.answers.max_tokens
             case Spa():
                 tokens, calls, letters = _spa(stage, program)
                 sampled, read, spa_calls = sampled + tokens, read + letters, spa_calls + calls

@@ -5,6 +5,7 @@ redoes neither. The steps themselves are :mod:`rubrica.methods.irft`.
 """
 
 import gc
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,7 @@ def run_irft(context: Context, config: Irft, stage: Stage) -> dict[str, object]:
         said = fallen(start, _number(inner, "log_prob"), config.guard)
         if said and config.guard.then == "stop":
             warning = f"stage {number} of {config.stages} was undone and the rest left out: {said}"
+            shed(inner)
             break
         warning = f"after stage {number} of {config.stages} {said}" if said else None
         at = weights_after(context, at, inner)
@@ -153,11 +155,16 @@ def answer_ids(answer: Response, chat: ChatFormat) -> list[int]:
 
 
 def log_prob(context: Context, weights: Weights, watched: Sequence[TokenDemonstration]) -> float:
-    """Return the mean log-probability a token of the watched demonstrations."""
+    """Return the mean log-probability a token of the watched demonstrations; ``TrainingError`` if it is no number."""
     context.report("irft: likelihood of the demonstrations", 0, 1)
     model, _ = load_checkpoint(Path(weights.model), dtype=context.recipe.policy.dtype)
     found = likelihoods(model, [Row(d.prompt_ids, d.answer_ids) for d in watched])
-    return sum(one.total for one in found) / sum(one.tokens for one in found)
+    mean = sum(one.total for one in found) / sum(one.tokens for one in found)
+    if not math.isfinite(mean):
+        raise TrainingError(
+            f"{weights.model}: the demonstrations' log-probability is {mean}; lower trainer.learning_rate"
+        )
+    return mean
 
 
 def _number(inner: Stage, name: str) -> float:

@@ -19,6 +19,7 @@ from rubrica.recipes.models import ChatFormat, load_chat_format, model_folder
 from rubrica.recipes.prompts import StagePrompts
 from rubrica.recipes.reward_model import check_trainer
 from rubrica.recipes.reward_source import STAGE, served
+from rubrica.recipes.rft import policy_options, policy_step
 from rubrica.recipes.spa_pool import under_system
 from rubrica.recipes.stages import reference_of
 from rubrica.recipes.stages.active_dpo import ActiveDpo
@@ -26,6 +27,7 @@ from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
 from rubrica.recipes.stages.irft import Irft
 from rubrica.recipes.stages.reward_model import TrainReward
+from rubrica.recipes.stages.rft import Rft
 from rubrica.recipes.stages.sft import Sft
 from rubrica.recipes.stages.spa import Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
@@ -33,6 +35,7 @@ from rubrica.train.arguments import Numerics, check_devices
 from rubrica.train.callbacks import quiet
 from rubrica.train.grpo import grpo_arguments
 from rubrica.train.pairs import pair_arguments
+from rubrica.train.reward_model import reward_arguments
 from rubrica.train.sft import sft_arguments
 
 
@@ -63,6 +66,10 @@ def check_training(recipe: Recipe, source: str) -> None:
                         sft_arguments(stage.trainer, numerics, nowhere, recipe.seed, source)
                     case Irft():
                         pair_arguments(irft_options(stage), numerics, nowhere, recipe.seed, source)
+                    case Rft():
+                        reward_arguments(stage.reward.trainer, numerics, nowhere, recipe.seed, source)
+                        size = grpo_size(policy_step(stage))
+                        grpo_arguments(size, policy_options(stage), numerics, nowhere, recipe.seed, source)
         except DataError as error:
             raise DataError(source, f"stages.{number}.{error.problem}") from None
     judges = [stage.judge for stage in recipe.stages if isinstance(stage, Spa)]
@@ -112,9 +119,9 @@ def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundin
                 _check_systems(stage, prompts.rl, chat)
             case Sft():
                 gather_demonstrations(stage.demonstrations, surroundings)
-            case Irft():
+            case Irft() | Rft():
                 shown = gather_demonstrations(stage.demonstrations, surroundings)
-                parts(shown, stage.stages, recipe.seed)
+                parts(shown, stage.stages if isinstance(stage, Irft) else stage.rounds, recipe.seed)
                 asked = _each([text.prompt for text in shown], chat.render)
                 chat.check_lengths(asked, stage.answers.max_tokens)
             case ThinkSft():  # the policy writes its revision behind draft and reflection

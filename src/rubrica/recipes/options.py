@@ -76,6 +76,8 @@ class LabDemonstrations(Config):
     """How many."""
     noise: float = Field(default=0.0, ge=0, le=1)
     """Share that is answered as nobody should prefer (own: none)."""
+    seed: int = Field(default=0, ge=0)
+    """Which draw (own: the same in all runs)."""
 
 
 DemonstrationSource = NonEmpty | LabDemonstrations

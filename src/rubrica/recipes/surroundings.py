@@ -49,10 +49,10 @@ def _texts(count: int) -> Sequence[Text]:
     ]
 
 
-def _demonstrations(count: int, noise: float) -> Sequence[Text]:
+def _demonstrations(count: int, noise: float, seed: int) -> Sequence[Text]:
     from rubrica.lab.demonstrations import demonstrations
 
-    return demonstrations(count, noise=noise)
+    return demonstrations(count, noise=noise, seed=seed)
 
 
 def _model(name: str) -> Path:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from peft import load_peft_weights, set_peft_model_state_dict
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
 from rubrica.core.config import Config, Json
@@ -97,6 +99,7 @@ def grpo_arguments(
         "beta": 0.001,
         "lr_scheduler_type": "constant",
         "loss_type": "grpo",
+        "scale_rewards": "group",
         "per_device_train_batch_size": completions,
     }
     fixed = {
@@ -108,7 +111,6 @@ def grpo_arguments(
         "steps_per_generation": completions // micro,
         "max_completion_length": size.max_completion_tokens,
         "temperature": size.temperature,
-        "scale_rewards": "group",
         "shuffle_dataset": False,
         "num_completions_to_print": 0,  # the store holds every rollout
     }
@@ -144,12 +146,15 @@ def train_grpo(
     on_resume: Callable[[int], None] | None = None,
     progress: Progress | None = None,
     name: str = "rubric",
+    label: str = "grpo",
+    reference: Start | None = None,
 ) -> dict[str, float]:
     """Train, write ``stage.model_dir`` and return the steps done; continues after a kill.
 
     ``rows`` are steps x prompts prompts in the order in which they are used: one long epoch, because only
     there a resumed run repeats nothing. ``on_resume`` gets the step of the checkpoint that training goes on
-    from (0: from the start), so that the caller can drop what it kept of later steps.
+    from (0: from the start), so that the caller can drop what it kept of later steps. ``reference``: the KL
+    reference, where it is another than ``start``; a model of the same shape, with an adapter of the same shape.
     """
     if len(rows) != size.steps * size.prompts:
         raise TrainingError(f"grpo: got {len(rows)} prompts; expected {size.steps} steps x {size.prompts}")
@@ -166,10 +171,29 @@ def train_grpo(
             processing_class=tokenizer,
             peft_config=peft_config,
             rollout_func=None if rollout is None else _trl_rollout(rollout),
-            callbacks=[StageLog(stage, "grpo", size.steps, progress)],
+            callbacks=[StageLog(stage, label, size.steps, progress)],
         )
+        if reference is not None and args.beta:
+            _refer(trainer, reference)
         steps = run_trainer(trainer, tokenizer, stage, start, on_resume)
     return {"steps": float(steps)}
+
+
+def _refer(trainer: GRPOTrainer, reference: Start) -> None:
+    """Put the weights of ``reference`` in the place of those that TRL took from the trained model's start."""
+    if trainer.ref_model is not None:
+        other = AutoModelForCausalLM.from_pretrained(str(reference.model), **reference.init_kwargs())
+        trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(other.state_dict())
+        return
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    if "ref" not in policy.peft_config:
+        return  # a new adapter: without it, the model is the reference
+    if reference.adapter is not None:
+        set_peft_model_state_dict(policy, load_peft_weights(str(reference.adapter)), adapter_name="ref")
+        return
+    for name, weight in policy.named_parameters():
+        if ".lora_B.ref." in name:  # an adapter whose second factor is 0 changes nothing
+            torch.nn.init.zeros_(weight)
 
 
 def _trl_rollout(rollout: Rollouts) -> Callable[[list[str], GRPOTrainer], dict[str, list[list[int]] | None]]:

@@ -11,12 +11,14 @@ from rubrica.recipes.stages.dpo import Dpo
 from rubrica.recipes.stages.grpo import Grpo
 from rubrica.recipes.stages.irft import Irft
 from rubrica.recipes.stages.reward_model import TrainReward
+from rubrica.recipes.stages.rft import Rft
 from rubrica.recipes.stages.sft import Sft
 from rubrica.recipes.stages.spa import Spa
 from rubrica.recipes.stages.think_sft import ThinkSft
 
 StageConfig = Annotated[
-    ThinkSft | Grpo | Dpo | Spa | ActiveDpo | Sft | Irft | TrainReward, Field(discriminator="type")
+    ThinkSft | Grpo | Dpo | Spa | ActiveDpo | Sft | Irft | Rft | TrainReward,
+    Field(discriminator="type"),
 ]
 
 
@@ -27,7 +29,7 @@ def reference_of(stage: StageConfig) -> str | JudgeConfig | None:
 
 def demonstrations_of(stage: StageConfig) -> list[DemonstrationSource]:
     """Return where a stage's demonstrations come from, if it has any."""
-    return stage.demonstrations if isinstance(stage, Sft | Irft) else []
+    return stage.demonstrations if isinstance(stage, Sft | Irft | Rft) else []
 
 
 def asks_judge(stage: StageConfig) -> bool:
@@ -43,7 +45,7 @@ def asks_judge(stage: StageConfig) -> bool:
             return stage.judge is None
         case ActiveDpo():
             return isinstance(stage.labels, JudgeLabels) or stage.held_out > 0
-        case Sft() | Irft():
+        case Sft() | Irft() | Rft():
             return False
         case ThinkSft():
             return True

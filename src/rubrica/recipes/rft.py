@@ -1,0 +1,286 @@
+"""Stage RFT: in each round a reward model learns from demonstrations, then the policy follows it.
+
+The policy step is TRL's GRPO without its scaling (``scale_rewards: none``, ``loss_type: dr_grpo``): REINFORCE with
+the mean of a prompt's other completions as the baseline, which follows the gradient of E[r] - beta KL as the paper
+states it, with the trainer, the rollouts and the resuming that all other stages use. Best-of-n would need no
+trainer, but it can only choose among what the reference says anyway.
+"""
+
+import gc
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from rubrica.core.attempt import whole
+from rubrica.core.config import Json
+from rubrica.core.errors import ModelError, TrainingError
+from rubrica.core.ports import RewardModel
+from rubrica.core.prompts import Prompt
+from rubrica.core.records import Response, Rollout, Sampling
+from rubrica.core.run import Stage
+from rubrica.methods.irft import Paired, pair_up, parts, reward_scale
+from rubrica.models.reward import HFRewardModel
+from rubrica.recipes.context import Context, Weights
+from rubrica.recipes.demonstrations import TokenDemonstration, gather_demonstrations, keep_prompts, tokens_of
+from rubrica.recipes.grpo import fast_rollouts, grpo_size, how_to_roll_out
+from rubrica.recipes.models import ChatFormat, load_chat_format, open_generator, training_start
+from rubrica.recipes.prompts import in_order
+from rubrica.recipes.rounds import hand_over, inner_stage, log_rounds, shed, weights_after, with_weights
+from rubrica.recipes.sampling import stored_texts
+from rubrica.recipes.stages.grpo import Grpo
+from rubrica.recipes.stages.rft import Rft
+from rubrica.recipes.step_reward import ROLLOUT
+from rubrica.train.grpo import Completion, LogMetric, PromptRow, train_grpo
+from rubrica.train.policy import Lora, Start
+from rubrica.train.reward_model import TextPair, pad_apart
+from rubrica.train.token_reward import train_token_reward
+
+REWARD = "reward"
+"""Folder of a finished stage that holds its reward model."""
+
+
+def run_rft(context: Context, config: Rft, stage: Stage) -> dict[str, object]:
+    """Train reward model and policy in turns and return the summary."""
+    chat = load_chat_format(context.weights.model, context.weights.chat_template)
+    shown = gather_demonstrations(config.demonstrations, context.surroundings)
+    tokens, too_long = tokens_of(shown, chat, None)
+    known = {demonstration.shown.id: demonstration for demonstration in tokens}
+    usable = [demonstration.shown for demonstration in tokens]
+    keep_prompts(context.run.store, usable)
+    at, rewards, policies = context.weights, list[Stage](), list[Stage]()
+    for number, part in enumerate(parts(usable, config.rounds, context.recipe.seed), 1):
+        reward, policy = (inner_stage(stage, f"{number:02d}-{what}") for what in ("reward", "policy"))
+        if not policy.done:
+            paired = _answered(context, config, reward, at, [known[text.id] for text in part], number)
+            if not reward.done:
+                before = rewards[-1].model_dir if rewards else context.weights.model
+                label = f"rft {number}/{config.rounds}: reward model"
+                reward.finish(_learn(context, config, reward, before, paired, label))
+            policy.finish(_follow(context, config, policy, reward, at, chat, paired, number))
+        at = weights_after(context, at, policy)
+        for earlier in (*rewards, *policies):
+            shed(earlier)
+        rewards.append(reward)
+        policies.append(policy)
+    if not (stage.path / REWARD).exists():
+        rewards[-1].model_dir.rename(stage.path / REWARD)
+    shed(rewards[-1])
+    hand_over(policies[-1], stage)
+    log_rounds(stage, [(policy, _about(reward)) for reward, policy in zip(rewards, policies, strict=True)])
+    return {
+        "demonstrations": len(shown),
+        "too_long": too_long,
+        "rounds": config.rounds,
+        "reward": [dict(reward.summary()) for reward in rewards],
+        "policy": [dict(policy.summary()) for policy in policies],
+        "reward_model": str((stage.path / REWARD).relative_to(context.run.path)),
+    }
+
+
+def _about(reward: Stage) -> dict[str, float]:
+    """What the reward model of a round learnt, as metrics."""
+    found = reward.summary()
+    named = {"reward_model/accuracy": found["last_accuracy"], "reward_model/loss": found["last_loss"]}
+    return {name: float(value) for name, value in named.items() if isinstance(value, int | float)}
+
+
+def _answered(
+    context: Context,
+    config: Rft,
+    reward: Stage,
+    at: Weights,
+    part: Sequence[TokenDemonstration],
+    number: int,
+) -> Paired:
+    """The policy's answers to the round's prompts, paired with the demonstrations."""
+    generator = open_generator(at.model, context.recipe.policy.dtype, at.chat_template)
+    answers = stored_texts(
+        context.run.store,
+        f"{reward.path.parent.name}/{reward.name}",
+        "answer",
+        generator,
+        [demonstration.shown.prompt for demonstration in part],
+        config.answers.model_copy(update={"seed": context.recipe.seed + config.answers.seed}),
+        None,
+        partial(context.report, f"rft {number}/{config.rounds}: answers"),
+    )
+    del generator
+    gc.collect()  # its weights go before the trainer's come
+    paired = pair_up([demonstration.shown for demonstration in part], answers)
+    if not paired.pairs:
+        raise TrainingError(
+            f"{reward.name}: all of {len(part)} answers equal their demonstration, so nothing is left to learn; lower "
+            "rounds, or sample with a higher answers.temperature"
+        )
+    return paired
+
+
+def _learn(
+    context: Context, config: Rft, stage: Stage, start: Path, paired: Paired, label: str
+) -> dict[str, object]:
+    """Train the reward model on the round's pairs, from where the last round left it."""
+    weights = context.weights
+    chat = load_chat_format(weights.model, weights.chat_template)
+    pad_apart(chat.tokenizer)
+    rows = [
+        TextPair(
+            conversation_ids(chat, pair.demonstration.prompt, pair.demonstration.text),
+            conversation_ids(chat, pair.demonstration.prompt, pair.answer.text),
+        )
+        for pair in paired.pairs
+    ]
+    fitting = [row for row in rows if chat.context is None or max(map(len, row)) <= chat.context]
+    lora = config.reward.lora
+    trained = train_token_reward(
+        Start(
+            model=start,
+            lora=None if lora is None else Lora(**lora.model_dump()),
+            dtype=context.recipe.policy.dtype,
+        ),
+        fitting,
+        chat.tokenizer,
+        stage,
+        config.reward.trainer,
+        seed=context.recipe.seed,
+        source=context.source,
+        progress=context.report,
+        label=label,
+    )
+    return {"answers": len(rows) + paired.equal, "equal": paired.equal, "pairs": len(fitting), **trained}
+
+
+def conversation_ids(chat: ChatFormat, prompt: Prompt, text: str) -> list[int]:
+    """Return prompt and answer as a reward model reads them: a whole conversation in the chat template."""
+    turns = [{"role": m.role, "content": chat.control.disarm(m.content)} for m in prompt.messages]
+    turns.append({"role": "assistant", "content": chat.control.disarm(text)})
+    rendered = str(chat.tokenizer.apply_chat_template(turns, tokenize=False))
+    return list(chat.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+
+def _follow(
+    context: Context,
+    config: Rft,
+    stage: Stage,
+    reward: Stage,
+    at: Weights,
+    chat: ChatFormat,
+    paired: Paired,
+    number: int,
+) -> dict[str, object]:
+    """Improve the policy under the learnt reward, less beta times its divergence from the policy before the stage."""
+    model = HFRewardModel(reward.model_dir, dtype=context.recipe.policy.dtype)
+    answered = [(pair.demonstration.prompt, pair.answer.text) for pair in paired.pairs]
+    scores = [score for _, score in model.score(answered) if isinstance(score, float)]
+    if not scores:
+        raise TrainingError(
+            f"{reward.name}: scored none of {len(answered)} answers; lower answers.max_tokens"
+        )
+    prompts = list({pair.demonstration.id: pair.demonstration.prompt for pair in paired.pairs}.values())
+    size = policy_step(config)
+    stream = list(islice(in_order(prompts, {}, context.recipe.seed), size.prompts_needed))
+    earned = LearntReward(context, stage, chat, model, reward_scale(scores), prompts, size)
+    fast, _ = how_to_roll_out(size, context.recipe.judge)
+    trained = train_grpo(
+        training_start(with_weights(context, at)),
+        [PromptRow(prompt.id, chat.render(prompt)) for prompt in stream],
+        earned,
+        chat.tokenizer,
+        stage,
+        grpo_size(size),
+        policy_options(config),
+        seed=context.recipe.seed,
+        source=context.source,
+        rollout=fast_rollouts(chat, size, context.recipe.seed) if fast else None,
+        reference=training_start(context) if number > 1 else None,
+        on_resume=earned.forget_after,
+        progress=context.report,
+        label=f"rft {number}/{config.rounds}: policy",
+    )
+    rewards = [row.metrics["reward"] for row in stage.metrics() if "reward" in row.metrics]
+    return {
+        **trained,
+        "scale": reward_scale(scores),
+        "first_reward": rewards[0] if rewards else None,
+        "last_reward": rewards[-1] if rewards else None,
+    }
+
+
+def policy_step(config: Rft) -> Grpo:
+    """Return the policy's part of a round as the size of a GRPO stage."""
+    step = config.policy
+    return Grpo(
+        steps=step.steps,
+        prompts_per_step=step.prompts_per_step,
+        group_size=step.group_size,
+        max_completion_tokens=config.answers.max_tokens,
+        temperature=step.temperature,
+        save_steps=step.save_steps,
+    )
+
+
+def policy_options(config: Rft) -> dict[str, Json]:
+    """Return the trainer's options of the policy's part: ours, then the recipe's."""
+    ours: dict[str, Json] = {"beta": config.beta, "loss_type": "dr_grpo", "scale_rewards": "none"}
+    return {**ours, **config.policy.trainer}
+
+
+class LearntReward:
+    """Scores, rewards and keeps the completions of one step."""
+
+    def __init__(
+        self,
+        context: Context,
+        stage: Stage,
+        chat: ChatFormat,
+        model: RewardModel,
+        scale: float,
+        prompts: Sequence[Prompt],
+        size: Grpo,
+    ) -> None:
+        self._store, self._name = context.run.store, f"{stage.path.parent.name}/{stage.name}"
+        self._chat, self._model, self._scale = chat, model, scale
+        self._prompts: Mapping[str, Prompt] = {prompt.id: prompt for prompt in prompts}
+        self._by = context.recipe.name
+        self._sampling = Sampling(
+            temperature=size.temperature, max_tokens=size.max_completion_tokens, seed=context.recipe.seed
+        )
+
+    def forget_after(self, step: int) -> None:
+        """Drop the rollouts of steps that are computed again."""
+        self._store.forget(ROLLOUT, stage=self._name, after_step=step)
+
+    def __call__(self, step: int, completions: Sequence[Completion], log: LogMetric) -> list[float | None]:
+        """Return one reward for each completion; None for one that cannot be scored."""
+        decoded = [self._chat.decode(completion.token_ids) for completion in completions]
+        prompts = [self._prompts[completion.prompt_id] for completion in completions]
+        items = [(prompt, text) for prompt, (text, _) in zip(prompts, decoded, strict=True)]
+        scores = dict(self._model.score(items))
+        rewards = [self._reward(scores[index]) for index in range(len(items))]
+        with self._store.batch():
+            for index, (completion, (text, finished)) in enumerate(zip(completions, decoded, strict=True)):
+                id = f"{self._name}-{step:06d}-{index:04d}"
+                response = Response(
+                    id=id,
+                    prompt_id=completion.prompt_id,
+                    text=text,
+                    model=f"{self._by}/{self._name}@{step - 1}",
+                    sampling=self._sampling,
+                    tokens=len(completion.token_ids),
+                    finished=finished,
+                )
+                rollout = Rollout(
+                    id=id,
+                    stage=self._name,
+                    step=step,
+                    prompt_id=completion.prompt_id,
+                    response=response,
+                    attempt=whole(text, finished=finished),
+                    reward=rewards[index],
+                )
+                self._store.put(ROLLOUT, id, rollout, stage=self._name, step=step)
+        log("completions/cut_off", sum(not finished for _, finished in decoded) / len(decoded))
+        return rewards
+
+    def _reward(self, score: float | ModelError) -> float | None:
+        return score / self._scale if isinstance(score, float) else None
