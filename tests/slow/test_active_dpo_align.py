@@ -125,7 +125,8 @@ def test_other_ways_to_select_and_to_train(source: Path, tmp_path: Path, overrid
 
 
 def test_a_stage_without_any_preference_says_so(source: Path, tmp_path: Path) -> None:
-    people = recipe(source, "stages.0.labels={type: csv}", "stages.0.rounds=1")
+    alone = ("judge=none", "stages.0.held_out=0")  # nobody is asked but people
+    people = recipe(source, "stages.0.labels={type: csv}", "stages.0.rounds=1", *alone)
     with pytest.raises(Interrupted):
         align(people, tmp_path / "out")
     path = tmp_path / "out/stages/01-active-dpo/to-label-01.csv"

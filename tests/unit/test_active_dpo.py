@@ -65,10 +65,10 @@ def naive(phi: Array, count: int, explored: Array, ridge: float) -> list[Pick]:
 
 @settings(max_examples=60)
 @given(
-    n=st.integers(1, 9),
+    n=st.integers(1, 40),
     d=st.integers(1, 7),
     e=st.integers(0, 5),
-    count=st.integers(1, 9),
+    count=st.integers(1, 40),
     ridge=st.sampled_from([0.05, 1.0, 30.0]),
     seed=st.integers(0, 10_000),
 )
@@ -140,6 +140,9 @@ def test_aplp_takes_the_largest_difference_of_implicit_rewards() -> None:
     # log-ratios 0, 3, -1, 0
     assert reward_differences(features, given, 0.1).tolist() == pytest.approx([-0.3, 0.0, -0.4])
     assert [pick.place for pick in select("aplp", given, features, 2)] == [2, 0]
+    untrained = features._replace(reference=features.log_probs)
+    orders = {tuple(pick.place for pick in select("aplp", given, untrained, 3, seed=s)) for s in range(40)}
+    assert len(orders) == 6  # where nothing differs it is random
 
 
 def test_entropy_takes_one_pair_of_each_prompt_before_a_second_of_any() -> None:

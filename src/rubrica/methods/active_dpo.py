@@ -111,7 +111,7 @@ def select(
             phi = differences(vectors(strategy, features), pool)
             return most_uncertain(phi, count, explored=explored, ridge=ridge, route=route)
         case "aplp":
-            return largest(np.abs(reward_differences(features, pool, beta)), count)
+            return largest(np.abs(reward_differences(features, pool, beta)), count, seed)
         case "entropy":
             return by_entropy(features, pool, count)
         case "random":
@@ -156,9 +156,11 @@ def by_entropy(features: Features, pool: Pool, count: int) -> list[Pick]:
     return [Pick(i, entropy[prompts[i]]) for i in order[:count]]
 
 
-def largest(scores: Array, count: int) -> list[Pick]:
-    """Return the ``count`` largest of ``scores`` [N], the first of equal ones first."""
-    return [Pick(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")[:count]]
+def largest(scores: Array, count: int, seed: int) -> list[Pick]:
+    """Return the ``count`` largest of ``scores`` [N]; equal ones, as all are before any training, come at random."""
+    shuffled = np.random.default_rng(seed).permutation(len(scores))
+    order = shuffled[np.argsort(-scores[shuffled], kind="stable")][:count]
+    return [Pick(int(place), float(scores[place])) for place in order]
 
 
 def most_uncertain(
@@ -239,12 +241,16 @@ def _by_gram(phi: Array, explored: Array, ridge: float) -> Scores:
         products = np.concatenate([block @ explored.T for block in _blocks(phi)]).T
         factor = solve_triangular(lower, products / ridge, lower=True)
     scores = _squares(phi) / ridge - np.square(factor).sum(axis=0)
+    used = len(factor)
     while True:
         picked = yield scores
-        column = _times(phi, phi[picked].astype(np.float64)) / ridge - factor.T @ factor[:, picked]
-        row = column / math.sqrt(1 + scores[picked])
-        scores = scores - np.square(row)
-        factor = np.vstack([factor, row])
+        if used == len(factor):  # room for as many rows again
+            factor = np.vstack([factor, np.zeros((max(used, 16), len(phi)))])
+        known = factor[:used]
+        column = _times(phi, phi[picked].astype(np.float64)) / ridge - known.T @ known[:, picked]
+        factor[used] = column / math.sqrt(1 + scores[picked])
+        scores = scores - np.square(factor[used])
+        used += 1
 
 
 def _blocks(phi: Array) -> Iterator[Array]:
