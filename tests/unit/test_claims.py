@@ -391,6 +391,13 @@ class TestCommand:
         assert command("fake.tow") == 2
         assert "did you mean 'fake.two'?" in capsys.readouterr().err
 
+    def test_out_is_a_file(self, two: Counting, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "out").touch()
+        assert command("--out", str(tmp_path / "out")) == 2
+        said = capsys.readouterr().err
+        assert "is a file; --out takes a directory" in said
+        assert "to go on" not in said
+
     def test_list(self, two: Counting, capsys: pytest.CaptureFixture[str]) -> None:
         assert command("--list", "--json") == 0
         assert [e["name"] for e in json.loads(capsys.readouterr().out)] == ["fake.one", "fake.two"]

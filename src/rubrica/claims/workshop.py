@@ -26,7 +26,7 @@ from pydantic import JsonValue, TypeAdapter
 from rubrica.core.attempt import Tags
 from rubrica.core.base import Record
 from rubrica.core.config import Json, content_hash, load_config
-from rubrica.core.errors import DataError, StorageError
+from rubrica.core.errors import DataError, StorageError, UsageError
 from rubrica.core.records import EvalResult
 from rubrica.core.run import Run, Stage, claim, write_json
 from rubrica.lab.checkpoints import DEMO_RECIPE, NAMES, checkpoint
@@ -55,12 +55,17 @@ class Trained(NamedTuple):
 class Workshop:
     """The folder. Use as a context manager: no second process may be at work in it."""
 
-    def __init__(self, out: Path, *, quick: bool = False, progress: Progress | None = None) -> None:
+    progress: Progress | None = None
+    """Gets what is being done."""
+
+    def __init__(self, out: Path, *, quick: bool = False) -> None:
         """``quick`` asks experiments for smaller sizes."""
-        self.out, self.quick, self._progress = out, quick, progress
+        self.out, self.quick = out, quick
         self._opened = ExitStack()
 
     def __enter__(self) -> "Workshop":
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError(f"{self.out}: is a file; --out takes a directory")
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -90,8 +95,8 @@ class Workshop:
 
     def report(self, label: str, done: int, total: int) -> None:
         """Show progress."""
-        if self._progress is not None:
-            self._progress(label, done, total)
+        if self.progress is not None:
+            self.progress(label, done, total)
 
 
 class Bench:

@@ -93,9 +93,9 @@ def claims(
         _list(chosen, as_json=as_json)
         return
     with (
+        Workshop(out, quick=quick) as shop,
         how_to_go_on(f"everything finished is in {out}"),
-        labelled_bar() as progress,
-        Workshop(out, quick=quick, progress=progress) as shop,
+        labelled_bar() as shop.progress,
     ):
         table = fill(chosen, range(seeds), shop, announce=note, known=EXPERIMENTS)
     if as_json:
