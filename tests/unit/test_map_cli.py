@@ -11,10 +11,12 @@ from rubrica.cli import main
 from rubrica.core.answers import load_answers
 from rubrica.core.config import dump_yaml
 from rubrica.core.data import load_pairs
+from rubrica.core.store import Store
 from rubrica.lab.pairs import pairs as lab_pairs
 from rubrica.models.embed import embedder
 from rubrica.models.reward import HFRewardModel
 from rubrica.models.similarity import WORDS, embedded, tfidf, windows
+from rubrica.recipes.map_scorers import reference_scores
 from serving import PROGRAM, TOTALS, rule
 from tiny import tiny_checkpoint, tiny_reward_model
 
@@ -275,6 +277,31 @@ def test_bad_input_is_named(tmp_path: Path, capsys, flags, said: str):
 
 def test_a_folder_without_a_map_is_named(tmp_path: Path, capsys):
     assert "no data map here" in run(capsys, "compare", tmp_path, tmp_path, code=2).err
+
+
+def test_scores_survive_an_interruption(tmp_path: Path):
+    many = rows(160)
+    for i, row in enumerate(many):
+        for completion_ in row["completions"]:
+            completion_["response"] += f" {i}"
+    given = load_answers(write(tmp_path / "in.jsonl", many))
+    asked: list[int] = []
+
+    def measure(pairs):
+        asked.append(len(pairs))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return [len(answer) / 100 for answer, _ in pairs]
+
+    with Store(tmp_path / "store.sqlite") as store:
+        ideal = [answers.reference for answers in given]
+        with pytest.raises(KeyboardInterrupt):
+            reference_scores(given, ideal, measure, store, "m")
+        found = reference_scores(given, ideal, measure, store, "m")
+        distinct = len({text for answers in given for text in answers.texts})
+        assert reference_scores(given, ideal, measure, store, "m") == found
+    assert found.values == [tuple(len(text) / 100 for text in answers.texts) for answers in given]
+    assert asked[0] + asked[2] == distinct and len(asked) == 3 and asked[1] == asked[2]
 
 
 # --- similarity -----------------------------------------------------------------------------------

@@ -136,7 +136,10 @@ def draw(entries: Sequence[Scored]) -> tuple[list[Point], list[Boundary]]:
 
 def by_stratum(strata: Sequence[str]) -> dict[str, list[int]]:
     """Return the places of each stratum's members, strata in order of their names."""
-    return {name: [i for i, s in enumerate(strata) if s == name] for name in sorted(set(strata))}
+    found: dict[str, list[int]] = {name: [] for name in sorted(set(strata))}
+    for i, name in enumerate(strata):
+        found[name].append(i)
+    return found
 
 
 def _regions(
