@@ -45,7 +45,8 @@ class _Group(TyperGroup):
 
 app = typer.Typer(
     cls=_Group,
-    help="Where prompts of preference data stand: quality and variability of their answers.",
+    help="Where prompts of preference data stand: quality and variability of their answers. rubrica map INPUT is short "
+    "for rubrica map draw INPUT.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -288,14 +289,15 @@ def _near(given: "Sequence[Answers]", asked: _Asked, store: "Store") -> "tuple[S
         )
     name, long = "tfidf", None
     if asked.spec.name:
-        from rubrica.models.embed import embedder
+        from rubrica.models.embed import embedder, embedder_identity
 
-        measure, name = embedded(embedder(asked.spec.name)), asked.spec.name
+        measure = embedded(embedder(asked.spec.name))
+        name = embedder_identity(asked.spec.name)
         long = f"mean of windows of {WORDS} words that overlap by {OVERLAP}"
     else:
         corpus = [*(text for answers in given for text in answers.texts), *(r for r in references if r)]
         measure = tfidf(corpus)
-    key = f"reference:{name}" if asked.spec.name else f"reference:tfidf:{cohort(given)}"
+    key = f"reference:{name}:{WORDS}/{OVERLAP}" if asked.spec.name else f"reference:tfidf:{cohort(given)}"
     with progress_bar("answers") as progress:
         found = reference_scores(given, references, measure, store, key, progress)
     return found, Scorer(kind="reference", name=name, references=source, long_texts=long)

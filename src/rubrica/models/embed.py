@@ -49,6 +49,16 @@ def close_pairs(vectors: Vectors, threshold: float) -> dict[tuple[int, int], flo
     return {(int(i), int(j)): min(1.0, float(cosines[i, j])) for i, j in found}
 
 
+def embedder_identity(name: str) -> str:
+    """Return ``name``, of a folder with a hash of its weights."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return name
+    from rubrica.checkpoint import weights_hash
+
+    return f"{name} {weights_hash(folder)[:16]}"
+
+
 def _is_sentence_model(name: str) -> bool:
     folder = Path(name).expanduser()
     return not folder.is_dir() or (folder / "modules.json").exists()
