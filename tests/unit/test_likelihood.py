@@ -10,6 +10,8 @@ from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.prompts import Message, Prompt
 from rubrica.models.implicit import ImplicitReward
 from rubrica.models.likelihood import Row, answer_rows, likelihoods
+from rubrica.recipes.options import RewardModelSource
+from rubrica.recipes.reward_source import check_reward_model, open_reward_model
 
 
 def ask(text: str) -> Prompt:
@@ -99,3 +101,17 @@ def test_an_implicit_reward_says_what_it_cannot_use(tmp_path: Path) -> None:
     mute = tiny_checkpoint(tmp_path / "mute", chat_template=None)
     with pytest.raises(UsageError, match="no chat template"):
         ImplicitReward(mute, mute)
+
+
+def test_a_recipe_names_an_implicit_reward_by_its_two_models(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "a")
+    source = RewardModelSource(model=f"implicit:{folder}@here", dtype="float32")
+    check_reward_model(source, "reward_model", trained=False)
+    reward = open_reward_model(source, lambda name: str(folder) if name == "here" else name)
+    assert dict(reward.score([(ask("Is it?"), "It is.")])) == {0: 0.0}
+    for wrong, said in (
+        ({"model": "implicit:only-one"}, r"expected implicit:POLICY@REFERENCE"),
+        ({"model": "implicit:a@b", "label": 1}, r"reward_model\.label: has no use for an implicit reward"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            check_reward_model(RewardModelSource.model_validate(wrong), "reward_model", trained=False)

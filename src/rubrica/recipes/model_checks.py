@@ -18,7 +18,7 @@ from rubrica.recipes.irft import irft_options
 from rubrica.recipes.models import ChatFormat, load_chat_format, model_folder
 from rubrica.recipes.prompts import StagePrompts
 from rubrica.recipes.reward_model import check_trainer
-from rubrica.recipes.reward_source import STAGE, served
+from rubrica.recipes.reward_source import STAGE, implied, served
 from rubrica.recipes.rft import policy_options, policy_step
 from rubrica.recipes.spa_pool import under_system
 from rubrica.recipes.stages import reference_of
@@ -92,7 +92,10 @@ def check_models(recipe: Recipe, prompts: StagePrompts, policy: Path, surroundin
             case Grpo():
                 chat.check(recipe.written_tags, _each(prompts.rl, chat.render), stage.max_completion_tokens)
                 wanted = stage.reward_model
-                if wanted is not None and served(wanted.model) is None and wanted.model != STAGE:
+                if wanted is not None and (pair := implied(wanted.model)):
+                    for name in pair:
+                        checkpoint_folder(surroundings.model(name))
+                elif wanted is not None and served(wanted.model) is None and wanted.model != STAGE:
                     check_reward_model(
                         surroundings.model(wanted.model),
                         revision=wanted.revision,

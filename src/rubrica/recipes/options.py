@@ -88,8 +88,8 @@ class RewardModelSource(Config):
     """A scalar reward model: any sequence-classification model, in this process or behind a server."""
 
     model: NonEmpty
-    """Directory or hub id; ``stage:reward-model`` for what that stage of the recipe left; ``vllm:MODEL@URL`` or
-    ``rubrica:URL`` for a server."""
+    """Directory or hub id; ``stage:reward-model`` for what that stage of the recipe left; ``implicit:POLICY@REFERENCE``
+    for the reward that a policy implies; ``vllm:MODEL@URL`` or ``rubrica:URL`` for a server."""
     revision: str | None = None
     """Commit or branch on the hub; None is its main branch."""
     dtype: DType = "bfloat16"

@@ -14,6 +14,7 @@ STAGE = "stage:reward-model"
 """Stands for the model that the recipe's own stage left."""
 _VLLM = re.compile(r"vllm:(?P<model>.+)@(?P<url>https?://\S+)")
 _RUBRICA = re.compile(r"rubrica:(?P<url>https?://\S+)")
+_IMPLICIT = re.compile(r"implicit:(?P<policy>[^@]+)@(?P<reference>[^@]+)")
 _OPERATIONAL = {"batch_tokens", "concurrency", "timeout", "retries", "api_key_env"}
 """How a model is reached, not which one it is."""
 _LOCAL_ONLY = ("revision", "chat_template", "head")
@@ -25,6 +26,19 @@ class Served(NamedTuple):
 
     model: str
     url: str
+
+
+class Implied(NamedTuple):
+    """The reward that a policy implies, and the model that it was trained from."""
+
+    policy: str
+    reference: str
+
+
+def implied(model: str) -> Implied | None:
+    """Return the two models that ``implicit:POLICY@REFERENCE`` names, or None for any other reward model."""
+    found = _IMPLICIT.fullmatch(model.strip())
+    return Implied(found["policy"], found["reference"]) if found else None
 
 
 def served(model: str) -> Served | None:
@@ -57,6 +71,11 @@ def check_reward_model(source: RewardModelSource, where: str, *, trained: bool) 
             f"{where}.model: {source.model!r}; expected vllm:MODEL@URL or rubrica:URL with a full URL, for example "
             "vllm:my-model@http://localhost:8000"
         )
+    pair = implied(source.model)
+    if pair is None and kind == "implicit":
+        raise UsageError(
+            f"{where}.model: {source.model!r}; expected implicit:POLICY@REFERENCE, two directories or hub ids"
+        )
     if kind == "stage" and source.model != STAGE:
         close = nearest(source.model, [STAGE])
         raise UsageError(f"{where}.model: no such stage {source.model!r}{close}; expected {STAGE}")
@@ -71,6 +90,9 @@ def check_reward_model(source: RewardModelSource, where: str, *, trained: bool) 
     if idle:
         place = "a server" if server is None else "a model in this process"
         raise UsageError(f"{where}.{idle[0]}: is for {place} alone; remove it")
+    unused = [name for name in (*_LOCAL_ONLY, "label") if name in changed]
+    if pair is not None and unused:
+        raise UsageError(f"{where}.{unused[0]}: has no use for an implicit reward; remove it")
     if server is not None and isinstance(source.label, str):
         raise UsageError(f"{where}.label: {source.label!r}; a server tells no names, expected an index")
     for name in ("head", "chat_template"):
@@ -87,10 +109,14 @@ def open_reward_model(
     """Load the model, or return the client of its server.
 
     ``resolve`` turns names such as ``lab:...`` into directories; ``trained`` is the folder of the recipe's own model.
-    Raises what :class:`rubrica.models.reward.HFRewardModel` raises.
+    Raises what :class:`rubrica.models.reward.HFRewardModel` and :class:`rubrica.models.implicit.ImplicitReward` raise.
     """
     if server := served(source.model):
         return _client(source, server)
+    if pair := implied(source.model):
+        from rubrica.models.implicit import ImplicitReward
+
+        return ImplicitReward(resolve(pair.policy), resolve(pair.reference), dtype=source.dtype)
     from rubrica.models.reward import HFRewardModel
 
     path = resolve(source.model)
