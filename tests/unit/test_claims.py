@@ -328,6 +328,9 @@ class TestRegistry:
         assert len(set(ids)) == len(ids)
         assert all(c.id == e.name or c.id.startswith(f"{e.name}.") for e in EXPERIMENTS for c in e.claims)
 
+    def test_seeds_are_kept_under_the_source_of_their_experiment(self) -> None:
+        assert all(e.test.__module__.startswith("rubrica.claims.") for e in EXPERIMENTS)
+
     def test_every_claim_fits_one_line_and_says_who_judges(self) -> None:
         for each in (c for e in EXPERIMENTS for c in e.claims):
             assert "\n" not in each.claim
