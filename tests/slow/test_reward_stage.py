@@ -108,7 +108,7 @@ stages:
 def setup(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("scalar")
     recipe = write_recipe(folder)
-    done = run("align", str(recipe), "--out", str(folder / "straight"))
+    done = run("align", str(recipe), "--out", str(folder / "straight"), timeout=600)
     assert done.returncode == 0, done.stderr
     return recipe, folder / "straight"
 
@@ -180,13 +180,13 @@ def test_a_killed_run_ends_like_a_straight_one_and_scores_nothing_twice(setup: t
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        log, deadline = out / "stages" / marker, time.monotonic() + 150
+        log, deadline = out / "stages" / marker, time.monotonic() + 600
         while not log.exists() or log.read_text().count("\n") < 3:
             assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
             time.sleep(0.01)
         process.kill()
         process.communicate()
-    done = run("align", str(recipe), "--out", str(out), "--resume")
+    done = run("align", str(recipe), "--out", str(out), "--resume", timeout=600)
     assert done.returncode == 0, done.stderr
     for stage in ("01-reward-model", "02-grpo"):
         ours, theirs = (load_file(p / "stages" / stage / "model/model.safetensors") for p in (out, straight))
@@ -207,7 +207,7 @@ def test_report_and_what_if_say_that_there_are_no_verdicts(setup: tuple[Path, Pa
 def test_both_texts_may_be_scored_of_plain_answers_too(tmp_path: Path) -> None:
     """A plain answer is draft and revision at once: R(s, s) = 2 s, and each text is scored once."""
     recipe, out = write_recipe(tmp_path, texts="both"), tmp_path / "out"
-    done = run("align", str(recipe), "--out", str(out), "--set", "stages.1.steps=1", "--json")
+    done = run("align", str(recipe), "--out", str(out), "--set", "stages.1.steps=1", "--json", timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"].endswith("02-grpo/model")
     well = [r for r in rollouts(out) if r.attempt.malformed is None]
