@@ -66,6 +66,22 @@ def answers(out: Path) -> dict[str, dict[str, str]]:
     return {n: {response.prompt_id: response.text for response in each} for n, each in found.items()}
 
 
+def kill_at(path: Path, out: Path, pattern: str) -> None:
+    """Run the recipe at ``path`` and kill it as soon as there is a file like ``pattern`` in its folder."""
+    process = subprocess.Popen(
+        command("align", str(path), "--out", str(out)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    limit = time.monotonic() + 120
+    while not list(out.glob(pattern)):
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
 def test_a_killed_run_ends_like_a_straight_one(folder: Path) -> None:
     """Killed while the second of three stages trains, after its answers and its first checkpoint."""
     of = recipe(folder, stages=3, trainer=TRAINER | {"num_train_epochs": 6, "save_steps": 2})
@@ -74,19 +90,7 @@ def test_a_killed_run_ends_like_a_straight_one(folder: Path) -> None:
     straight, killed = folder / "straight", folder / "killed"
     done = run("align", str(path), "--out", str(straight), "--json")
     assert done.returncode == 0, done.stderr
-    process = subprocess.Popen(
-        command("align", str(path), "--out", str(killed)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-    )
-    begun = killed / "stages/01-irft/02/checkpoints"
-    limit = time.monotonic() + 120
-    while not list(begun.glob("checkpoint-*/trainer_state.json")):
-        assert process.poll() is None and time.monotonic() < limit
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_at(path, killed, "stages/01-irft/02/checkpoints/checkpoint-*/trainer_state.json")
     before = answers(killed)
     assert len(before["02"]) == 8 and not before["03"]
     assert run("align", str(path), "--out", str(killed), "--resume").returncode == 0
@@ -175,3 +179,32 @@ def test_rft_rewards_with_its_own_model_and_keeps_the_first_reference(
     for index, rollout in enumerate(rollouts):
         assert rollout.reward == pytest.approx(scores[index] / scale, abs=1e-3)
     assert len(list((out / "stages").rglob("model.safetensors"))) == 2
+
+
+def test_a_killed_rft_goes_on_inside_its_round(folder: Path) -> None:
+    """Killed while the second of two policies trains: reward models and the first policy are not trained again."""
+    of = recipe(
+        folder,
+        "rft",
+        rounds=2,
+        reward={"trainer": {"learning_rate": 1e-2, "max_steps": 4}},
+        policy={"steps": 4, "prompts_per_step": 2, "group_size": 2, "save_steps": 1},
+    )
+    path = folder / "rft.yaml"
+    path.write_text(dump_yaml(of))
+    straight, killed = folder / "rft-straight", folder / "rft-killed"
+    trained(straight, of)
+    kill_at(path, killed, "stages/01-rft/02-policy/checkpoints/checkpoint-*/trainer_state.json")
+    done = [
+        killed / "stages/01-rft" / name / "summary.json" for name in ("01-reward", "01-policy", "02-reward")
+    ]
+    times = [summary.stat().st_mtime_ns for summary in done]
+    assert run("align", str(path), "--out", str(killed), "--resume").returncode == 0
+    assert [summary.stat().st_mtime_ns for summary in done] == times
+    for name in ("model", "reward"):
+        weights = [
+            load_file(out / "stages/01-rft" / name / "model.safetensors") for out in (straight, killed)
+        ]
+        assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    metrics = [Stage(out / "stages/01-rft").metrics() for out in (straight, killed)]
+    assert [row.metrics["reward"] for row in metrics[0]] == [row.metrics["reward"] for row in metrics[1]]
