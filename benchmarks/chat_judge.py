@@ -68,7 +68,7 @@ CALLS = {"one": 1, "four": 4, "eight": 8}
 """Questions per call of the served judge."""
 SERVED = "judge@http://localhost:8000/v1"
 UPDATES, BATCH, RATE = 600, 16, 1.5e-3
-WARM_UP, WARM_BATCH = 800, 32
+WARM_UP, WARM_BATCH = 1500, 32
 """Updates on :meth:`Rows.copying`, and rows of each."""
 _WORDS = r"\n| ?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
 """A line break by itself, so that a prompt has the same tokens in pieces and as a whole."""
