@@ -20,7 +20,7 @@ from rubrica.core.prompts import Prompt
 from rubrica.core.records import Response, Rollout, Sampling
 from rubrica.core.run import Stage
 from rubrica.methods.irft import Paired, pair_up, parts, reward_scale
-from rubrica.models.reward import HFRewardModel
+from rubrica.models.reward import HFRewardModel, conversation_ids
 from rubrica.recipes.context import Context, Weights
 from rubrica.recipes.demonstrations import TokenDemonstration, gather_demonstrations, keep_prompts, tokens_of
 from rubrica.recipes.grpo import fast_rollouts, grpo_size, how_to_roll_out
@@ -125,8 +125,10 @@ def _learn(
     pad_apart(chat.tokenizer)
     rows = [
         TextPair(
-            conversation_ids(chat, pair.demonstration.prompt, pair.demonstration.text),
-            conversation_ids(chat, pair.demonstration.prompt, pair.answer.text),
+            *(
+                conversation_ids(chat.tokenizer, chat.control, pair.demonstration.prompt, text)
+                for text in (pair.demonstration.text, pair.answer.text)
+            )
         )
         for pair in paired.pairs
     ]
@@ -148,14 +150,6 @@ def _learn(
         label=label,
     )
     return {"answers": len(rows) + paired.equal, "equal": paired.equal, "pairs": len(fitting), **trained}
-
-
-def conversation_ids(chat: ChatFormat, prompt: Prompt, text: str) -> list[int]:
-    """Return prompt and answer as a reward model reads them: a whole conversation in the chat template."""
-    turns = [{"role": m.role, "content": chat.control.disarm(m.content)} for m in prompt.messages]
-    turns.append({"role": "assistant", "content": chat.control.disarm(text)})
-    rendered = str(chat.tokenizer.apply_chat_template(turns, tokenize=False))
-    return list(chat.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 
 def _follow(
