@@ -288,7 +288,7 @@ EXPERIMENTS = (
         "qa-lign.presets",
         PRESET_ROWS,
         presets,
-        paper="Rubrica, on the reward of QA-LIGN (2506.08123), Algorithm 4, line 16",
+        paper="Rubrica, on QA-LIGN (2506.08123), Algorithm 4",
         experiment="GRPO with preset rubrica (alpha = beta = 0.5, vetoes) and with preset qa-lign (10, 1, no veto), from the same "
         "think-SFT on the same prompts, 100 updates of 16 x 5",
         better="preset rubrica",
@@ -298,9 +298,9 @@ EXPERIMENTS = (
         "qa-lign.reflection",
         REFLECTION_ROWS,
         reflection,
-        paper="QA-LIGN (2506.08123), section 5 (23 % false refusals without reflection)",
+        paper="QA-LIGN (2506.08123), section 5",
         experiment="The same prompts, examples, updates and completions with and without reflection; without, SFT learns the "
-        "revision alone, and GRPO rewards the answer's one total",
+        "revision alone, and GRPO rewards the answer's one total (paper: 23 % false refusals, no other figure)",
         better="QA-LIGN",
         rival="QA-LIGN without reflection",
     ),

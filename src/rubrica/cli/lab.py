@@ -156,7 +156,7 @@ def _claims_table(chosen: "Sequence[Experiment]", findings: "Sequence[Finding]")
             interval = "none: one seed" if alone else f"[{found.low:+.3f}, {found.high:+.3f}]"
             table.add_row(
                 found.claim,
-                found.paper,
+                "〃" if index and found.paper == shown[index - 1].paper else found.paper,
                 f"{found.estimate:+.3f}",
                 interval,
                 str(len(found.seeds)),
