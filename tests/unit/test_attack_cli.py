@@ -162,7 +162,7 @@ def test_a_cap_pauses_and_raising_it_goes_on(tmp_path):
 
 
 def test_a_rendering_that_can_be_confused_is_exit_code_1(tmp_path, monkeypatch):
-    monkeypatch.setattr(hostile, "_broken", lambda text: text)
+    monkeypatch.setattr(hostile, "broken", lambda text: text)
     hostile.quote.cache_clear()
     done = tried(
         "--judge",

@@ -164,9 +164,16 @@ def test_compile_takes_a_judges_file(
         ),
     ],
 )
-def test_wrong_use_exits_2(capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], words: str) -> None:
+def test_wrong_use_exits_2_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str],
+    argv: tuple[str, ...],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     code, out, err = run(capsys, *argv)
-    assert code == 2 and words in err and out == ""
+    assert code == 2 and words in err and out == "" and not list(tmp_path.iterdir())
     assert err.startswith("error: ") and err.count("\n") == 1
 
 

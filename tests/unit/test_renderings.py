@@ -40,7 +40,7 @@ CARELESS: dict[str, tuple[object, str, Callable[..., str], set[str]]] = {
     "line feeds alone": (hostile, "quote", lines_kept, {"lines"}),
     "control tokens stay": (
         hostile,
-        "_broken",
+        "broken",
         as_it_is,
         {"chatml", "llama-2", "gemma", "deepseek", "alpaca"},
     ),

@@ -227,13 +227,15 @@ def compile_(
     from rubrica.core.errors import UsageError
     from rubrica.core.run import write_atomic
     from rubrica.core.store import Store
-    from rubrica.program.compile import CompileConfig, compile_program
+    from rubrica.program.compile import CompileConfig, check_name, compile_program
     from rubrica.program.constitution import load_constitution
     from rubrica.program.program import counts, program_hash
 
     if out.exists() and not force:
         raise UsageError(f"{out}: exists already; choose another --out, or --force to overwrite it")
     check_out(out)
+    name = name or out.stem.lower()
+    check_name(name)
     loaded = load_constitution(constitution)
     kept = out.with_suffix(".compile.sqlite")
     writer = _writer(judge)
@@ -245,7 +247,7 @@ def compile_(
         program, report = compile_program(
             loaded,
             writer,
-            name=name or out.stem.lower(),
+            name=name,
             config=CompileConfig(retries=retries),
             store=store,
             progress=progress,

@@ -84,6 +84,14 @@ class CompileReport(Record):
     """Clauses about which no question asks."""
 
 
+def check_name(name: str) -> None:
+    """Raise ``UsageError`` for a name that no program may have."""
+    if not re.fullmatch(SLUG, name):
+        raise UsageError(
+            f"program name {name!r}: expected small letters, digits and . _ - behind a letter or digit; choose another"
+        )
+
+
 def compile_program(
     constitution: Constitution,
     drafter: Drafter,
@@ -103,10 +111,7 @@ def compile_program(
     calls still fail after the retries, or a principle gets no usable question: a program that silently lacks a
     principle would reward what it forbids.
     """
-    if not re.fullmatch(SLUG, name):
-        raise UsageError(
-            f"program name {name!r}: expected small letters, digits and . _ - behind a letter or digit; choose another"
-        )
+    check_name(name)
     work = _Compiler(Drafts(drafter, store, progress), config or CompileConfig())
     principles = work.principles(constitution)
     program = Program(name=name, constitution=constitution.name, principles=principles)
