@@ -88,6 +88,11 @@ def test_every_field_says_what_it_is(model):
             "stages: [{type: grpo, steps: 9e9}]",
             "stages.0: steps x prompts_per_step x group_size is 7.2e+11",
         ),
+        (
+            5,
+            "stages: [{type: irft, demonstrations: [d], beta: .inf}]",
+            "stages.0.beta: expected a finite number",
+        ),
         (1, "seed: 99999999999999999999\nname: r", "seed: expected less than 4294967296"),
         (5, "stages: [{type: grpo, group_size: 1}]", "greater than or equal to 2"),
         (4, "prompts: {train: [a], mix: {harmful: 0.5}}", "add up to 1"),

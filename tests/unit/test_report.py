@@ -525,12 +525,32 @@ def test_a_run_that_has_only_started_says_what_is_missing(tmp_path: Path) -> Non
     for words in (
         "Not finished when this was written: 01-think-sft.",
         "holds no evaluation yet. Suites are named under evaluate: in the recipe.",
-        "No stage of this run logged a reward.",
+        "No stage of this run logged a reward or a loss.",
         "No completion with a reward is in the store yet.",
         "This run holds no stage 2 examples.",
         "The run recorded no false-veto rate.",
     ):
         assert words in page.text
+
+
+def test_a_stage_without_a_judge_shows_its_loss_and_claims_no_reward(tmp_path: Path) -> None:
+    recipe = sample_run.Recipe(judge={"spec": "none"}, stages=[{"type": "dpo", "examples": 2}])
+    run = Run.start(tmp_path / "run", recipe, sample_run.program(), seed=0)
+    stage = run.stage(1, "dpo")
+    for step, loss in ((1, 0.7), (2, 0.5)):
+        stage.log(step, {"loss": loss, "pairs/margin": 1 - loss, "pairs/accuracy": 1.0})
+    run.close()
+    page = Page(render_report(tmp_path / "run"))
+    for words in (
+        "trained by dpo (2 examples): the recipe names no judge. Seed",
+        "Stage 01-dpo, 2 logged steps.",
+        "Margin of chosen over rejected",
+        "Share of pairs ranked right",
+        "No stage of this run logged gates or dimensions.",
+    ):
+        assert words in page.text
+    assert "the reward asks" not in page.text
+    assert "completions without a total" not in page.text
 
 
 def test_a_stage_that_warns_is_heard_at_the_top(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
 class Config(BaseModel):
-    """Base of all configuration: frozen, and an unknown key is an error."""
+    """Base of all configuration: frozen; an unknown key, an infinite number and NaN are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

@@ -32,7 +32,8 @@ def run_dpo(context: Context, config: Dpo, stage: Stage, prompts: Sequence[Promp
         dropped += unscored
     reasons = dict(Counter(dropped).most_common())
     if not pairs:
-        raise TrainingError(f"{stage.name}: none of {made} pairs can be trained on: {reasons}")
+        told = ", ".join(f"{reason} ({n})" for reason, n in reasons.items())
+        raise TrainingError(f"{stage.name}: none of {made} pairs can be trained on: {told}")
     trained = train_on_pairs(
         context, stage, pairs, dpo_loss(config), config.trainer, label="dpo", offset=partial(_offset, config)
     )

@@ -45,8 +45,9 @@ def run_reward_model(
     train, held_out = split(fitting, config.held_out, context.recipe.seed)
     reasons = dict(Counter(dropped).most_common())
     if not train:
+        told = ", ".join(f"{reason} ({n})" for reason, n in reasons.items()) or "all are held out"
         raise TrainingError(
-            f"{stage.name}: none of {len(pairs)} pairs can be trained on: {reasons}; give more, or lower held_out"
+            f"{stage.name}: none of {len(pairs)} pairs can be trained on: {told}; give more, or lower held_out"
         )
     with context.run.store.batch():
         for pair in fitting:

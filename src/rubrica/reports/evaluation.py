@@ -27,17 +27,25 @@ def headline(data: RunData) -> str:
     dimensions = [d for p in program.principles for d in p.dimensions]
     questions = sum(len(d.questions) for d in dimensions)
     stages: list[str] = []
+    rubric = False
     planned = data.recipe.get("stages")
     for stage in planned if isinstance(planned, list) else []:
         if isinstance(stage, dict):
             kind = str(stage.get("type", "stage"))
             size = next((f" ({stage[k]} {k})" for k in ("examples", "steps") if k in stage), "")
             stages.append(_STAGES.get(kind, kind) + size)
+            rubric |= kind == "grpo" and not stage.get("reward_model")
     judge = _read(data.recipe, "judge") or _read(data.recipe, "judge", "spec") or "the judge"
+    asked = f"the {questions} questions of program {program.name} ({len(program.principles)} principles, {len(dimensions)} dimensions)"
+    if rubric:
+        told = f"the reward asks {asked}, answered by {judge}"
+    elif judge == "none":
+        told = "the recipe names no judge"
+    else:
+        told = f"the recipe's judge is {judge}, for {asked}"
     return (
         f"{_read(data.recipe, 'policy', 'model') or 'A model'}, trained by {' and '.join(stages) or 'no stage'}: "
-        f"the reward asks the {questions} questions of program {program.name} ({len(program.principles)} "
-        f"principles, {len(dimensions)} dimensions), answered by {judge}. Seed {_read(data.recipe, 'seed') or '0'}."
+        f"{told}. Seed {_read(data.recipe, 'seed') or '0'}."
     )
 
 

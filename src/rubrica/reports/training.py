@@ -1,4 +1,4 @@
-"""What a stage of reinforcement learning logged, drawn."""
+"""What a stage logged while it trained, drawn."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +12,12 @@ from rubrica.reports.run_data import Point, RunData, StageData
 from rubrica.reports.svg import HALF, WIDE, Chart, figure, sparkline
 
 _MOST_GATES = 30
+_FITTED = (
+    ("Loss", ("loss",)),
+    ("Margin of chosen over rejected", ("pairs/margin", "margin")),
+    ("Share of pairs ranked right", ("pairs/accuracy", "accuracy")),
+    ("Log-probability of demonstrations, nats a token", ("demonstrations/log_prob",)),
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class DimensionCurve:
 
 @dataclass(frozen=True)
 class Training:
-    """What one stage of reinforcement learning logged."""
+    """What one stage logged: of learning from pairs or demonstrations the loss and what belongs to it."""
 
     stage: StageData
     charts: Sequence[Chart]
@@ -39,12 +45,19 @@ class Training:
     dimensions: Sequence[DimensionCurve] = field(default_factory=tuple)
     scalar: bool = False
     """Rewarded by a reward model instead of a rubric."""
+    rewarded: bool = True
 
 
 def training(data: RunData) -> list[Training]:
-    """One entry per stage that logged a reward."""
-    found = [s for s in data.stages if s.series("reward/mean", "reward")]
-    return [_training(data, stage) for stage in found]
+    """One entry per stage that logged a reward or a loss; think-SFT's loss stands with its examples."""
+    found: list[Training] = []
+    for stage in data.stages:
+        if stage.series("reward/mean", "reward"):
+            found.append(_training(data, stage))
+        elif stage.series("loss") and stage.kind != "think-sft":
+            drawn = [_curves(title, {title: stage.series(*names)}, half=True) for title, names in _FITTED]
+            found.append(Training(stage, [chart for chart in drawn if chart], None, 0, rewarded=False))
+    return found
 
 
 def _training(data: RunData, stage: StageData) -> Training:
