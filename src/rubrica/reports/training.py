@@ -84,7 +84,8 @@ def _training(data: RunData, stage: StageData) -> Training:
         _curves(
             "Reward",
             reward,
-            f"Means over the completions of a step. Draft and revision are {told}.",
+            "Means over the completions of a step."
+            + (f" Draft and revision are {told}." if reward["draft"] or reward["revision"] else ""),
             colours=("ink", "s1", "s0", "s2"),
         ),
         _curves(
