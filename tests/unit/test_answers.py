@@ -156,6 +156,14 @@ def test_skipped_pairs_do_not_shift_the_columns(tmp_path: Path):
         ({"prompt": "Q", "texts": ["a"]}, "no answers: expected chosen and rejected"),
         ({"prompt": "Q", "responses": ["a", "b"], "scores": [1]}, "scores: expected one for each of 2"),
         (
+            {"prompt": "Q", "responses": ["a", "b"], "scores": [1e308, -1e308]},
+            "scores: expected a number of at most 1e\\+100 either way, got '1e\\+308'",
+        ),
+        (
+            {"prompt": "Q", "responses": ["a", "b"], "scores": [1, 10**400]},
+            "scores: expected a number of at most 1e\\+100 either way, got '1000",
+        ),
+        (
             {"prompt": "Q", "responses": ["a", "b"], "scores": [1, "many"]},
             "scores: expected a number, got 'many'",
         ),

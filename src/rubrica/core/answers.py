@@ -26,6 +26,8 @@ _MOST, _LONGEST = 20, 80
 _LONG = "(long)"
 """Stands for a value that is no category."""
 _NO_RATING = {"", "n/a", "na", "none", "null", "nan"}
+_LARGEST = 1e100
+"""Of a label either way: the variance of larger ones would overflow."""
 
 
 class Answers(NamedTuple):
@@ -269,10 +271,13 @@ def _number(path: Path, row: Row, name: str, value: object) -> float | None:
         return None
     try:
         number = float(value) if isinstance(value, str | int | float) else math.nan
+    except OverflowError:
+        number = math.inf
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise DataError(path, f"{name}: expected a number, got {str(value)[:60]!r}", row.line)
+    if not abs(number) <= _LARGEST:
+        expected = "a number" if math.isnan(number) else f"a number of at most {_LARGEST:g} either way"
+        raise DataError(path, f"{name}: expected {expected}, got {str(value)[:60]!r}", row.line)
     return -number if name.casefold() in ("rank", "ranks") else number
 
 
