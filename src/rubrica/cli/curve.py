@@ -11,7 +11,7 @@ from rubrica.cli.output import check_out, console, print_json
 
 def curve(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Runs with a stage active-dpo, of several seeds.")
+        list[Path], typer.Argument(metavar="RUN", help="Runs with a stage active-dpo, of several seeds.")
     ],
     out: Annotated[
         list[Path] | None,

@@ -97,7 +97,12 @@ def select(
         ledger = Ledger(store, budget=budget)
         selecting.keep_settings(out, chosen)
         if labels is not None:
-            note(f"{plural(ledger.put(labels_of(labels, ledger)), 'label')} from {labels}")
+            found_labels = labels_of(labels, ledger)
+            note(f"{plural(ledger.put(found_labels), 'label')} from {labels}")
+            if not found_labels:
+                note(
+                    f"warning: {labels} labels no selected pair; expected the filled table, or pairs of the pool"
+                )
         selecting.check_round(ledger, number)
         with how_to_go_on(f"everything so far is in {out}"), labelled_bar() as progress:
             found = selecting.choose(wanted, store, ledger, progress)
@@ -247,6 +252,10 @@ def _show(report: "SelectReport", wanted: "Wanted", *, as_json: bool) -> None:
             f"{cost.measuring_flops + cost.selecting_flops:.2g}",
         )
     out.print(table)
+    if report.rounds and (spent := report.rounds[wanted.number - 1].spent) != wanted.size:
+        note(
+            f"round {wanted.number} has {plural(spent, 'pair')}, not {wanted.size}: it was selected before, or no more could be told apart"
+        )
     left = "" if report.budget is None else f" of {report.budget}"
     strategy = wanted.settings.selection.strategy
     out.print(
