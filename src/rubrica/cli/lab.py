@@ -68,7 +68,7 @@ def build(
 def claims(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME ...]", help="Experiments, or groups of them; default all."),
+        typer.Argument(metavar="NAME", help="Experiments, or groups of them; default all."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of every experiment.", min=1, max=1000)] = 3,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of everything that is made.")] = Path(

@@ -1,6 +1,7 @@
 """How every command prints: stdout carries the result (with ``--json``, JSON alone), stderr all the rest."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ class Command(TyperCommand):
 
     def collect_usage_pieces(self, ctx: "Context") -> list[str]:
         """Return the parts of the usage line."""
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+        return [re.sub(r"^\{(.*)\}(\.\.\.)?$", r"\1\2", piece) for piece in super().collect_usage_pieces(ctx)]
 
 
 def print_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> None:
