@@ -60,7 +60,7 @@ def test_labels_are_spent_as_planned_and_the_curve_has_a_point_for_each_round(st
     assert len({one.pair.id for one in selected(straight)}) == 12
     assert summary["labels"] == 12 and isinstance(summary["curve"], dict)
     assert list(summary["curve"]) == ["0", "4", "8", "12"]
-    assert [cost["route"] for cost in summary["costs"]] == ["gram"] * 3  # type: ignore[index,call-overload,union-attr]
+    assert [cost["route"] for cost in summary["costs"]] == ["gram"] * 3
     assert stage.model_dir.exists() and not list(stage.path.glob("rounds/*/model"))
 
 

@@ -52,7 +52,7 @@ def test_a_ledger_spends_labels_when_pairs_are_selected_and_never_too_many(tmp_p
 def test_an_oracle_that_breaks_off_loses_no_label(tmp_path: Path) -> None:
     asked: list[list[str]] = []
 
-    def oracle(pairs):  # type: ignore[no-untyped-def]
+    def oracle(pairs):
         asked.append([one.id for one in pairs])
         for number, one in enumerate(pairs):
             if len(asked) == 1 and number == 2:

@@ -1,6 +1,7 @@
 """Answers of a model to many prompts, one or several each; what the store holds is not generated again."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from rubrica.core.ports import Generator
 from rubrica.core.prompts import Prompt
@@ -61,8 +62,12 @@ def sampled(
             prompts,
             sampling.model_copy(update={"seed": sampling.seed + turn}),
             None,
-            lambda done, total, turn=turn: report(turn * total + done, count * total),  # type: ignore[misc]
+            partial(_report_turn, report, turn, count),
         )
         for prompt_id, response in drawn.items():
             found[prompt_id].append(response)
     return found
+
+
+def _report_turn(report: Callable[[int, int], None], turn: int, turns: int, done: int, total: int) -> None:
+    report(turn * total + done, turns * total)
