@@ -10,6 +10,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from rubrica.core.folding import disguised
+
 NEUTRAL = "1"
 """Version of what this module does to a text; part of the fingerprint of every judge that shows texts so."""
 
@@ -38,8 +40,6 @@ _COLON = re.compile("[:：﹕︓]")
 _TURN = re.compile(r"(?:S(?i:ystem)|U(?i:ser)|H(?i:uman)|A(?i:ssistant)|M(?i:odel)|B(?i:ot)|AI|###\s?\w+)$")
 _LONGEST = 24
 """Characters before a colon that may name a turn."""
-# Letters of other alphabets that look like hex digits, and o and l for 0 and 1.
-_LOOKALIKES = str.maketrans("оοoօіιilӏаαвьƅсϲԁеεƒ", "000011111aabbbccdeef")
 
 
 @lru_cache(maxsize=128)  # the questions about one text follow each other
@@ -65,22 +65,12 @@ def visible(text: str) -> str:
 
 def _unmarked(text: str, marker: str) -> str:
     """Replace the marker in whatever case, spacing, letter form or lookalikes it comes."""
-    folds = {c: _fold(c) for c in set(text)}
-    skeleton = "".join(map(folds.__getitem__, text))
-    if marker not in skeleton:
-        return text
-    owners = [index for index, c in enumerate(text) for _ in folds[c]]
     kept, end = [], 0
-    for found in re.finditer(re.escape(marker), skeleton):
-        kept += [text[end : owners[found.start()]], "[mark]"]
-        end = owners[found.end() - 1] + 1
+    for start, stop in disguised(text, marker):
+        if start >= end:
+            kept += [text[end:start], "[mark]"]
+            end = stop
     return "".join([*kept, text[end:]])
-
-
-def _fold(character: str) -> str:
-    """Return the letters and digits that a careless reader takes ``character`` for."""
-    plain = unicodedata.normalize("NFKC", character).casefold().translate(_LOOKALIKES)
-    return "".join(c for c in plain if c.isalnum())
 
 
 def broken(text: str) -> str:
