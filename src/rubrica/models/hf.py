@@ -125,27 +125,23 @@ class HFGenerator:
     def _decode(
         self, rows: list[list[int]], keys: Sequence[tuple[str, int]], sampling: Sampling
     ) -> list[Completion]:
-        count = sampling.max_tokens
-        pick: Pick = greedy
-        if sampling.temperature > 0:
-            pick = sampler(
-                keys,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                seed=sampling.seed,
-                max_tokens=count,
-            )
         module = cast(torch.nn.Module, self._model)
         training = module.training
         module.eval()
         try:
-            return decode(self._model, rows, max_tokens=count, stop=self._stop, pick=pick)
+            return self._complete(rows, keys, pick_for(keys, sampling), sampling.max_tokens)
         except torch.OutOfMemoryError as error:
             raise ModelError(
                 f"generator {self._name}: out of memory with {len(rows)} rows; lower batch_size"
             ) from error
         finally:
             module.train(training)
+
+    def _complete(
+        self, rows: list[list[int]], keys: Sequence[tuple[str, int]], pick: Pick, max_tokens: int
+    ) -> list[Completion]:
+        """Continue ``rows``; ``keys`` are their prompts' ids, and how often each had come before."""
+        return decode(self._model, rows, max_tokens=max_tokens, stop=self._stop, pick=pick)
 
     def _text(self, tail: list[int], completion: Completion) -> str:
         """Text of the completion as it reads after the prefix: some tokenizers drop a leading blank."""
@@ -171,18 +167,38 @@ class HFGenerator:
         )
 
     def _check_lengths(
-        self, prompts: Sequence[Prompt], heads: list[list[int]], tails: list[list[int]], max_tokens: int
+        self,
+        prompts: Sequence[Prompt],
+        heads: list[list[int]],
+        tails: list[list[int]],
+        max_tokens: int,
+        controls: int = 0,
     ) -> None:
+        """``controls``: most tokens that are forced into the answer, beside ``max_tokens``."""
         context = context_length(self._model.config)
+        extra = f", with up to {controls} tokens of controls," if controls else ""
         for prompt, head, tail in zip(prompts, heads, tails, strict=True):
             length = len(head) + len(tail)
             if not length:
                 raise UsageError(f"prompt {prompt.id!r}: renders to no token; expected some text")
-            if context is not None and length + max_tokens > context:
+            if context is not None and length + max_tokens + controls > context:
                 raise UsageError(
-                    f"prompt {prompt.id!r}: {length} tokens and max_tokens {max_tokens} exceed the context of "
+                    f"prompt {prompt.id!r}: {length} tokens and max_tokens {max_tokens}{extra} exceed the context of "
                     f"{self._name} ({context}); shorten the prompt or lower max_tokens"
                 )
+
+
+def pick_for(keys: Sequence[tuple[str, int]], sampling: Sampling) -> Pick:
+    """Return how tokens are picked; the rows' random numbers belong to ``keys``."""
+    if sampling.temperature == 0:
+        return greedy
+    return sampler(
+        keys,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=sampling.seed,
+        max_tokens=sampling.max_tokens,
+    )
 
 
 def stop_ids(model: Decoder, tokenizer: ChatTokenizer) -> frozenset[int]:

@@ -201,12 +201,12 @@ def write_references(
 
 
 def open_writer(model: str) -> Generator:
-    """Open what writes references: ``openai:MODEL@URL``, a folder, a hub id, or ``lab:teacher``."""
+    """Open what writes references: ``openai:MODEL@URL``, a folder, a hub id, ``lab:teacher`` or ``interrupt:FILE``."""
     if server := server_of(model):
         return server_writer(server, JudgeConfig(spec=model))
-    from rubrica.recipes.models import model_folder, open_generator  # torch, only where it is used
+    from rubrica.recipes.models import open_source  # torch, only where it is used
 
-    return open_generator(model_folder(ModelSource(model=model), default_surroundings()), "auto")
+    return open_source(ModelSource(model=model), default_surroundings(), dtype="auto")
 
 
 def label_scores(given: Sequence[Answers]) -> Scores:

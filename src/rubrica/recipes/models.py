@@ -21,6 +21,7 @@ from rubrica.core.prompts import Prompt
 from rubrica.core.run import Stage
 from rubrica.models.hf import HFGenerator
 from rubrica.recipes.context import Context, Surroundings, Weights
+from rubrica.recipes.interruptions import model_of
 from rubrica.recipes.options import ModelSource
 from rubrica.train.policy import Lora, Start
 
@@ -147,7 +148,12 @@ class ChatFormat:
 
 
 def model_folder(source: ModelSource, surroundings: Surroundings) -> Path:
-    """Return the local folder of a model; a hub id is downloaded first. ``ModelError`` if there is none."""
+    """Return the local folder of a model; a hub id is downloaded first. ``ModelError`` if there is none.
+
+    Of ``interrupt:FILE`` it is the folder of the model that FILE names.
+    """
+    if (file := _interrupted(source)) is not None:
+        return model_folder(model_of(file), surroundings)
     return checkpoint_folder(surroundings.model(source.model), source.revision)
 
 
@@ -192,6 +198,26 @@ def open_generator(
     """Load a model that writes; ``batch_size`` completions are decoded together."""
     chat = load_chat_format(folder, chat_template)
     return HFGenerator(folder, chat.tokenizer, dtype=dtype, batch_size=batch_size, name=str(folder))
+
+
+def open_source(
+    source: ModelSource, surroundings: Surroundings, *, dtype: str | None = None, batch_size: int = 32
+) -> Generator:
+    """Load a model that only writes: a directory, a hub id, ``lab:NAME`` or ``interrupt:FILE``.
+
+    ``dtype`` takes the place of the source's own; a file's model keeps the one that the file names.
+    """
+    if (file := _interrupted(source)) is not None:
+        from rubrica.recipes.forced import open_interrupted  # it needs this module
+
+        return open_interrupted(file, surroundings, batch_size=batch_size)
+    folder = model_folder(source, surroundings)
+    return open_generator(folder, dtype or source.dtype, source.chat_template, batch_size=batch_size)
+
+
+def _interrupted(source: ModelSource) -> str | None:
+    kind, colon, file = source.model.partition(":")
+    return file if colon and kind == "interrupt" else None
 
 
 def training_start(context: Context) -> Start:

@@ -16,8 +16,8 @@ from rubrica.recipes.context import Context
 from rubrica.recipes.models import (
     ChatFormat,
     load_chat_format,
-    model_folder,
     open_generator,
+    open_source,
     training_start,
 )
 from rubrica.recipes.options import ModelSource
@@ -77,8 +77,7 @@ def answers_of(
     if source is None:
         model = open_generator(weights.model, context.recipe.policy.dtype, weights.chat_template)
     else:
-        folder = model_folder(source, context.surroundings)
-        model = open_generator(folder, source.dtype, source.chat_template)
+        model = open_source(source, context.surroundings)
     report = partial(context.report, f"{label}: {kind}")
     found = stored_texts(context.run.store, stage.name, kind, model, prompts, sampling, None, report)
     del model

@@ -33,6 +33,7 @@ from rubrica.recipes.models import (
     model_folder,
     next_weights,
     open_generator,
+    open_source,
     training_start,
 )
 from rubrica.recipes.pairs import pair_rows, train_on_pairs
@@ -174,9 +175,8 @@ def _refining(context: Context, config: Spa, policy: Generator) -> Refining | No
         generator, chat = policy, load_chat_format(weights.model, weights.chat_template)
     else:
         assert source is not None, "checked before the run"
-        folder = model_folder(source, context.surroundings)
-        generator = open_generator(folder, source.dtype, source.chat_template)
-        chat = load_chat_format(folder, source.chat_template)
+        generator = open_source(source, context.surroundings)
+        chat = load_chat_format(model_folder(source, context.surroundings), source.chat_template)
     fits = partial(_fits, chat, config.refinement.max_tokens)
     return Refining(generator, config.refinement, config.refine != "afresh", fits)
 

@@ -18,8 +18,8 @@ from rubrica.recipes.examples import CUT_OFF, ExampleBuilder, Reflect, build_sum
 from rubrica.recipes.models import (
     ChatFormat,
     load_chat_format,
-    model_folder,
     open_generator,
+    open_source,
     training_start,
 )
 from rubrica.recipes.sampling import stored_texts
@@ -169,4 +169,4 @@ def _teacher(context: Context) -> Generator | None:
     source = context.recipe.teacher
     if source is None:
         return None
-    return open_generator(model_folder(source, context.surroundings), source.dtype, source.chat_template)
+    return open_source(source, context.surroundings)

@@ -1,0 +1,96 @@
+"""What a file of interruptions says, and its controls in the prompts of any generator. Works without torch.
+
+A prompt's nonce is derived from a secret and the prompt, so that a run that is repeated repeats itself.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rubrica.core.base import NonEmpty
+from rubrica.core.config import content_hash, load_config
+from rubrica.core.errors import UsageError
+from rubrica.core.fence import Fence, derived_nonce
+from rubrica.core.pieces import Pieces
+from rubrica.core.ports import Generator
+from rubrica.core.prompts import Message, Prompt
+from rubrica.core.records import Response, Sampling
+from rubrica.methods.interruptions import Interrupter, Plan, Turn
+from rubrica.recipes.options import ModelSource
+
+
+class InterruptedModel(Plan):
+    """A file that says what is inserted, and for ``interrupt:FILE.yaml`` into which model's contexts."""
+
+    model: ModelSource | None = None
+    """The model; commands that ask a server, or none, do without."""
+    secret_env: NonEmpty | None = None
+    """Environment variable with the secret of the nonces; None derives them from this file, so that evaluation repeats
+    itself: name one wherever others may know the file (own)."""
+
+
+def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> InterruptedModel:
+    """Read a file of interruptions; errors name file, line and key."""
+    return load_config(InterruptedModel, path, overrides)
+
+
+def model_of(path: str | Path) -> ModelSource:
+    """Return the model that a file of interruptions names; ``UsageError`` where it names none."""
+    model = load_plan(path).model
+    if model is None:
+        raise UsageError(f"{path}: names no model to interrupt; add model: {{model: DIRECTORY-OR-HUB-ID}}")
+    return model
+
+
+class Fences:
+    """The fence of each prompt, by its id."""
+
+    def __init__(self, plan: InterruptedModel) -> None:
+        """``UsageError`` where the variable of the secret is empty."""
+        secret = os.environ.get(plan.secret_env, "") if plan.secret_env else content_hash(plan)
+        if not secret:
+            raise UsageError(
+                f"secret_env: the variable {plan.secret_env} is empty or not set; put a secret into it"
+            )
+        self._secret = secret
+
+    def of(self, key: str) -> Fence:
+        """Return the fence of the prompt or conversation that ``key`` identifies."""
+        return Fence(derived_nonce(self._secret, key))
+
+
+class ContextGenerator:
+    """Implements :class:`rubrica.core.ports.Generator`: prompts get their controls, answers lose what repeats them."""
+
+    def __init__(
+        self, inner: Generator, plan: Plan, pieces: Pieces, fences: Fences, name: str | None = None
+    ) -> None:
+        self._inner, self._plan, self._pieces, self._fences = inner, plan, pieces, fences
+        self._name = name or f"{inner.name} interrupted {content_hash(plan)}"
+
+    @property
+    def name(self) -> str:
+        """The model's name and the plan."""
+        return self._name
+
+    def augment(self, prompt: Prompt) -> Prompt:
+        """Return the prompt as the model is shown it."""
+        turns = [Turn(message.role, (message.content,)) for message in prompt.messages]
+        found = Interrupter(self._plan, self._pieces, self._fences.of(prompt.id)).apply(turns).turns
+        messages = [
+            {"role": _ROLES.get(turn.role, turn.role), "content": "".join(turn.texts)} for turn in found
+        ]
+        return prompt.model_copy(update={"messages": tuple(map(Message.model_validate, messages))})
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, prefixes: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, Response]]:
+        """Yield ``(index, response)`` as the model answers the augmented prompts."""
+        for index, response in self._inner.generate([self.augment(p) for p in prompts], sampling, prefixes):
+            text = (
+                self._fences.of(prompts[index].id).strip(response.text) if self._plan.fence else response.text
+            )
+            yield index, response.model_copy(update={"text": text, "model": self._name})
+
+
+_ROLES = {"developer": "system", "tool": "user"}
