@@ -117,7 +117,7 @@ def test_models_are_in_the_table(
 ) -> None:
     monkeypatch.setattr(registry, "EXPERIMENTS", (Experiment("before", (CLAIM,), starter_is_willing),))
     with pytest.raises(SystemExit) as left:
-        main(["lab", "claims", "--seeds", "2", "--models", "--out", str(tmp_path)])
+        main(["lab", "claims", "--seeds", "2", "--markdown", "--out", str(tmp_path)])
     assert left.value.code == 0
     shown = capsys.readouterr().out
     assert "| | before |" in shown
@@ -135,7 +135,7 @@ def test_every_qa_lign_experiment_runs(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(workshop, "QUICK_SAMPLES", 1)
     said: list[str] = []
     with Workshop(tmp_path, quick=True) as shop:
-        table = fill(qa_lign.EXPERIMENTS, [1], shop, said.append)
+        table = fill(qa_lign.EXPERIMENTS, [1], shop, [lambda what, done, total: None], said.append)
     # where no completion parses there are no drafts to compare: the one experiment says so, and the others go on
     assert [failure.experiment for failure in table.failures] == ["qa-lign.presets"]
     assert "no rate 'draft_asr'" in table.failures[0].why

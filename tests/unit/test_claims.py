@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,17 +17,19 @@ from hypothesis import strategies as st
 from rubrica.claims import qa_lign
 from rubrica.claims.experiment import Experiment, choose
 from rubrica.claims.finding import Claim, Effect, Outcome, Verdict, finding
+from rubrica.claims.jobs import Task, next_task
 from rubrica.claims.rates import AS_CAPABLE, SAFER, over_seeds, rate
 from rubrica.claims.registry import EXPERIMENTS
 from rubrica.claims.table import Table, fill
 from rubrica.claims.workshop import Bench, Workshop
 from rubrica.cli import main
 from rubrica.core.data import load_pairs
-from rubrica.core.errors import UsageError
+from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.records import Estimate, EvalResult
 from rubrica.core.run import Stage
 from rubrica.core.stats import cluster_interval, wilson
 from rubrica.lab.pairs import training_pairs
+from rubrica.recipes.context import Progress
 
 
 def claim(id: str = "fake") -> Claim:
@@ -185,10 +188,16 @@ def experiment(test: Counting, name: str = "fake") -> Experiment:
     return Experiment(name=name, claims=(claim(),), test=test)
 
 
-def run(out: Path, *tests: Experiment, seeds: int = 3, quick: bool = False) -> tuple[Table, list[str]]:
+def run(
+    out: Path, *tests: Experiment, seeds: int = 3, quick: bool = False, jobs: int = 1
+) -> tuple[Table, list[str]]:
     said: list[str] = []
     with Workshop(out, quick=quick) as shop:
-        return fill(tests, range(seeds), shop, said.append), said
+        return fill(tests, range(seeds), shop, [silent] * jobs, said.append), said
+
+
+def silent(what: str, done: int, total: int) -> None:
+    pass
 
 
 class TestWhatIsKept:
@@ -215,7 +224,7 @@ class TestWhatIsKept:
         test = Counting(tmp_path / "log")
         table, _ = run(tmp_path / "out", experiment(test), experiment(test, "other"), seeds=1)
         kept = [json.loads(p.read_text()) for p in (tmp_path / "out").rglob("*.json") if "kept" in str(p)]
-        stages = [json.loads(p.read_text()) for p in (tmp_path / "out").rglob("summary.json")]
+        stages = [json.loads(p.read_text()) for p in (tmp_path / "out" / "stages").rglob("summary.json")]
         made = kept[0]["seconds"] + stages[0]["seconds"]
         assert all(found.seconds >= made for found in table.findings)
 
@@ -277,8 +286,85 @@ def test(bench):
 
 claim = Claim(id="x", claim="c", paper="p", experiment="e", effect="f", judge="j")
 with Workshop(root / "out") as shop:
-    fill([Experiment("x", (claim,), test)], range(2), shop)
+    fill([Experiment("x", (claim,), test)], range(2), shop, [print])
 """
+
+
+class Meeting(Counting):
+    """An experiment that waits until one of another seed has begun: alone it would wait in vain."""
+
+    def __call__(self, bench: Bench) -> Mapping[str, Effect]:
+        self.note(f"begun {bench.seed}")
+        deadline = time.monotonic() + 60
+        while len({line for line in self.made() if line.startswith("begun")}) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        bench.report("met", 1, 1)
+        return super().__call__(bench)
+
+
+class Sharing(Counting):
+    """An experiment whose seeds need one and the same thing."""
+
+    def __call__(self, bench: Bench) -> Mapping[str, Effect]:
+        def value() -> float:
+            self.note("made")
+            time.sleep(0.5)
+            return 1.0
+
+        self.note(f"pid {os.getpid()}")
+        return {"fake": Effect(value=bench.kept("common", 0, float, value))}
+
+
+class Dying(Counting):
+    """An experiment whose process is killed."""
+
+    def __call__(self, bench: Bench) -> Mapping[str, Effect]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+class TestJobs:
+    def test_each_process_begins_with_a_seed_of_its_own_and_meets_the_other_at_the_end(self) -> None:
+        a, b, c = (Experiment(name, (claim(),), lambda bench: {}) for name in "abc")
+        waiting = [Task(e, seed) for seed in range(3) for e in (a, b, c)]
+        taken: list[Task] = []
+        running: list[Task] = []
+        for finished in (None, None, 0, 0, 1, 0, 0, 0, 0):  # which of the two ends before the next begins
+            if finished is not None:
+                running.pop(finished)
+            running.append(next_task(waiting, running))
+            waiting.remove(running[-1])
+            taken.append(running[-1])
+        assert [f"{task.experiment.name}{task.seed}" for task in taken] == (
+            ["a0", "a1", "b0", "b1", "c1", "c0", "a2", "c2", "b2"]
+        )
+
+    def test_two_seeds_at_once(self, tmp_path: Path) -> None:
+        heard: list[tuple[str, int, int]] = []
+        bars: list[Progress] = [lambda *news: heard.append(news)] * 2
+        with Workshop(tmp_path / "out") as shop:
+            table = fill([experiment(Meeting(tmp_path / "log"))], range(2), shop, bars)
+        assert not table.failures
+        assert [outcome.effect for outcome in table.findings[0].outcomes] == [0.5, 1.5]
+        assert sorted(heard) == [("fake, seed 0: met", 1, 1), ("fake, seed 1: met", 1, 1)]
+
+    def test_what_two_need_is_made_once(self, tmp_path: Path) -> None:
+        test = Sharing(tmp_path / "log")
+        table, _ = run(tmp_path / "out", experiment(test), seeds=4, jobs=2)
+        assert [outcome.effect for outcome in table.findings[0].outcomes] == [1.0] * 4
+        assert test.made().count("made") == 1
+        assert str(os.getpid()) not in {line.split()[-1] for line in test.made()}
+
+    def test_failures_come_back(self, tmp_path: Path) -> None:
+        broken = Counting(tmp_path / "a", frozenset({1}))
+        table, said = run(tmp_path / "out", experiment(broken), seeds=2, jobs=2)
+        assert [(f.seed, f.why) for f in table.failures] == [(1, "RuntimeError: the well is dry")]
+        assert sorted(said) == ["fake, seed 0: done", "fake, seed 1: failed: RuntimeError: the well is dry"]
+
+    def test_a_killed_process_is_told(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match="a process of --jobs was killed"):
+            run(tmp_path / "out", experiment(Dying(tmp_path / "a")), seeds=2, jobs=2)
 
 
 class TestFailure:
@@ -361,6 +447,32 @@ class TestCommand:
         shown = " ".join(capsys.readouterr().out.split())
         for part in ("Nobody", "+1.000", "[-5.353, +7.353]", "undecided"):  # half 12.7062 x .70711 / sqrt 2
             assert part in shown
+
+    def test_markdown(self, two: Counting, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert command("fake.one", "--seeds", "2", "--out", str(tmp_path / "out"), "--markdown") == 0
+        rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+        assert rows[2][:5] == ["| more is better", "Nobody 2026", "+1.000", "[-5.353, +7.353]", "2"]
+
+    def test_the_short_file_is_what_show_reads(
+        self,
+        two: Counting,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        assert command("fake.one", "--seeds", "1", "--out", str(tmp_path / "out")) == 0
+        capsys.readouterr()
+        monkeypatch.setattr("rubrica.claims.summary._PLACES", (tmp_path / "out" / "summary.json",))
+        assert command("--show", "--json") == 0
+        (shown,) = json.loads(capsys.readouterr().out)
+        named = ("id", "claim", "paper", "estimate", "low", "high", "seeds", "verdict")
+        expected = ["fake", "more is better", "Nobody 2026", 0.5, None, None, 1, "undecided"]
+        assert [shown[name] for name in named] == expected
+        assert set(shown) == {*named, "seconds", "date"}
+        made = len(two.made())
+        assert command("--show") == 0
+        assert "none: one seed" in capsys.readouterr().out
+        assert len(two.made()) == made
 
     def test_json_is_the_file(
         self, two: Counting, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -10,15 +10,20 @@ from pathlib import Path
 
 from rubrica.claims.experiment import Experiment
 from rubrica.claims.finding import Finding, Outcome, finding
+from rubrica.claims.jobs import Task, spread
 from rubrica.claims.rates import over_seeds
+from rubrica.claims.summary import line
 from rubrica.claims.workshop import Workshop
 from rubrica.core.base import Record
 from rubrica.core.errors import DataError
 from rubrica.core.records import EvalResult
 from rubrica.core.run import write_json
+from rubrica.recipes.context import Progress
 
 FILE = "claims.json"
 """Name of the table's file in OUT."""
+SUMMARY = "summary.json"
+"""The same, a line a claim."""
 Announce = Callable[[str], None]
 
 
@@ -54,34 +59,51 @@ def fill(
     experiments: Sequence[Experiment],
     seeds: Sequence[int],
     shop: Workshop,
+    bars: Sequence[Progress],
     announce: Announce = lambda line: None,
     known: Sequence[Experiment] = (),
 ) -> Table:
     """Test what is not tested yet and return the table of ``experiments``.
 
-    After every seed ``claims.json`` is written, with the earlier findings of the other ``known`` experiments.
+    After every seed the files are written, with the earlier findings of the other ``known`` experiments. As many
+    processes work at once as there are ``bars``; for one bar it is this process.
     """
     failures: list[Failure] = []
     every = known or experiments
-    write_json(shop.out / FILE, collect(every, shop))
-    for seed in seeds:
-        for experiment in experiments:
-            path = _file(experiment, seed, shop)
-            if path.exists():
-                continue
-            try:
-                outcomes = _test(experiment, seed, shop)
-            except Exception as error:  # the others go on, whatever it was
-                why = " ".join(f"{type(error).__name__}: {error}".split())
-                failures.append(Failure(experiment=experiment.name, seed=seed, why=why))
-                announce(f"{experiment.name}, seed {seed}: failed: {why}")
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, outcomes)
-                announce(f"{experiment.name}, seed {seed}: done")
-            write_json(shop.out / FILE, collect(every, shop, failures))
-            gc.collect()  # models of one experiment go before those of the next come
+    _write(collect(every, shop), shop)
+    tasks = [Task(experiment, seed) for seed in seeds for experiment in experiments]
+    tasks = [task for task in tasks if not _file(task, shop).exists()]
+    if len(bars) > 1:
+        ended = spread(tasks, attempt, shop, bars)
+    else:
+        (shop.progress,) = bars
+        ended = ((task, attempt(task, shop)) for task in tasks)
+    for task, why in ended:
+        name = task.experiment.name
+        if why is not None:
+            failures.append(Failure(experiment=name, seed=task.seed, why=why))
+        announce(f"{name}, seed {task.seed}: " + ("done" if why is None else f"failed: {why}"))
+        _write(collect(every, shop, failures), shop)
     return collect(experiments, shop, failures)
+
+
+def _write(table: Table, shop: Workshop) -> None:
+    write_json(shop.out / FILE, table)
+    write_json(shop.out / SUMMARY, [line(found).model_dump(mode="json") for found in table.findings])
+
+
+def attempt(task: Task, shop: Workshop) -> str | None:
+    """Test a seed and keep what came of it; returns why it could not be tested."""
+    try:
+        outcomes = _test(task, shop)
+    except Exception as error:  # the others go on, whatever it was
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    finally:
+        gc.collect()  # models of one experiment go before those of the next come
+    path = _file(task, shop)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, outcomes)
+    return None
 
 
 def collect(experiments: Sequence[Experiment], shop: Workshop, failures: Sequence[Failure] = ()) -> Table:
@@ -103,8 +125,8 @@ def collect(experiments: Sequence[Experiment], shop: Workshop, failures: Sequenc
     return Table(quick=shop.quick, findings=tuple(findings), models=tuple(models), failures=tuple(failures))
 
 
-def _file(experiment: Experiment, seed: int, shop: Workshop) -> Path:
-    return shop.finished(experiment.name, experiment.test) / f"{seed}.json"
+def _file(task: Task, shop: Workshop) -> Path:
+    return shop.finished(task.experiment.name, task.experiment.test) / f"{task.seed}.json"
 
 
 def _read(path: Path) -> _Seed:
@@ -114,7 +136,8 @@ def _read(path: Path) -> _Seed:
         raise DataError(path, f"not a finished seed ({error}); delete it to test it again") from None
 
 
-def _test(experiment: Experiment, seed: int, shop: Workshop) -> _Seed:
+def _test(task: Task, shop: Workshop) -> _Seed:
+    experiment, seed = task
     bench = shop.bench(experiment.name, seed)
     effects = experiment.test(bench)
     ids = [claim.id for claim in experiment.claims]

@@ -5,8 +5,9 @@
     OUT/kept/KIND-KEY.json    values: evaluations, selections, scores ...
     OUT/seeds/NAME-KEY/       finished seeds of an experiment; they are tested anew when its file has changed
 
-A run goes on after any kill where it stopped, and nothing that was finished is made again. Times are kept with the
-things that took them, so that a seed's time is the same whether it made its checkpoints or found them.
+A run goes on after any kill where it stopped, and nothing that was finished is made again; where several processes
+work in one folder, one makes a thing and the others wait for it. Times are kept with the things that took them, so
+that a seed's time is the same whether it made its checkpoints or found them.
 """
 
 import hashlib
@@ -14,8 +15,8 @@ import inspect
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +54,7 @@ class Trained(NamedTuple):
 
 
 class Workshop:
-    """The folder. Use as a context manager: no second process may be at work in it."""
+    """The folder. Use as a context manager: no second one may be opened in it, but by those whom the first sends."""
 
     progress: Progress | None = None
     """Gets what is being done."""
@@ -149,21 +150,20 @@ class Bench:
         stages = [
             out / "stages" / f"{number:02d}-{config.type}" for number, config in enumerate(recipe.stages, 1)
         ]
-        if not (stages[-1] / "summary.json").exists():
-            started = time.monotonic()
-            if first is not None:
-                _begin(recipe, out, first.run, begun)
-            around = replace(default_surroundings(), report=None)
-            with quiet():
-                align(
-                    recipe,
-                    out,
-                    resume=(out / "recipe.yaml").exists(),
-                    progress=self.report,
-                    surroundings=around,
-                    source=self._experiment,
-                )
-            self._making += time.monotonic() - started
+        with self._making_alone(out):
+            if not (stages[-1] / "summary.json").exists():
+                if first is not None:
+                    _begin(recipe, out, first.run, begun)
+                around = replace(default_surroundings(), report=None)
+                with quiet():
+                    align(
+                        recipe,
+                        out,
+                        resume=(out / "recipe.yaml").exists(),
+                        progress=self.report,
+                        surroundings=around,
+                        source=self._experiment,
+                    )
         for path in stages[begun:]:
             self._seconds[path] = _seconds_of(Stage(path))
         return Trained(out, Stage(stages[-1]).model_dir)
@@ -175,12 +175,11 @@ class Bench:
         folder when it was killed, and should go on from what it finds there.
         """
         stage = Stage(self._shop.out / "stages" / f"{kind}-{self._key(key)}")
-        if not stage.done:
-            started = time.monotonic()
-            summary = make(stage)
-            spent = time.monotonic() - started
-            stage.finish({**summary, "key": key, "seconds": spent})
-            self._making += spent
+        with self._making_alone(stage.path):
+            if not stage.done:
+                started = time.monotonic()
+                summary = make(stage)
+                stage.finish({**summary, "key": key, "seconds": time.monotonic() - started})
         self._seconds[stage.path] = _seconds_of(stage)
         return stage
 
@@ -188,13 +187,12 @@ class Bench:
         """Return a value of ``type_`` (plain values, records) that is made once for each ``key``."""
         path = self._shop.out / "kept" / f"{kind}-{self._key(key)}.json"
         adapter = TypeAdapter(type_)
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            started = time.monotonic()
-            value = make()
-            spent = time.monotonic() - started
-            write_json(path, {"key": key, "seconds": spent, "value": adapter.dump_python(value, mode="json")})
-            self._making += spent
+        with self._making_alone(path):
+            if not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                started = time.monotonic()
+                value = adapter.dump_python(make(), mode="json")
+                write_json(path, {"key": key, "seconds": time.monotonic() - started, "value": value})
         try:
             kept = _Kept.model_validate_json(path.read_text(encoding="utf-8"))
             self._seconds[path] = kept.seconds
@@ -235,6 +233,16 @@ class Bench:
 
         self._results[label] = self.kept("evaluation", key, EvalResult, make)
         return self._results[label]
+
+    @contextmanager
+    def _making_alone(self, path: Path) -> Iterator[None]:
+        """Wait until no other process makes ``path``, and hold it; the time is not the experiment's own."""
+        started, before = time.monotonic(), self._making
+        locks = self._shop.out / "locks"
+        locks.mkdir(exist_ok=True)
+        with claim(locks / path.name, wait=True):
+            yield
+        self._making = before + time.monotonic() - started  # what it made inside of that is not counted twice
 
     def _run_key(self, recipe: Recipe, first: Trained | None) -> str:
         identity = recipe_identity(recipe.model_dump(mode="json"))

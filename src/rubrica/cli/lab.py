@@ -11,11 +11,8 @@ from rubrica.cli.output import note, print_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table as RichTable
-
     from rubrica.claims.experiment import Experiment
-    from rubrica.claims.finding import Finding
-    from rubrica.core.records import EvalResult
+    from rubrica.claims.summary import Line
 
 app = typer.Typer(help="The embedded laboratory.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -75,36 +72,47 @@ def claims(
         "runs/claims"
     ),
     quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes; wider intervals.")] = False,
-    models: Annotated[
-        bool, typer.Option("--models", help="Print the models' rates as well, as Markdown.")
-    ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", help="Processes that work at once.", min=1, max=64)
+    ] = 1,
     listed: Annotated[bool, typer.Option("--list", help="Say what there is to test; test nothing.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the last full table of Rubrica's own; test nothing.")
+    ] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print tables of claims and of the models' rates as Markdown.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Test the claims of papers in the lab, over seeds. What is finished is kept: the same command goes on."""
     from rubrica.claims.experiment import choose
     from rubrica.claims.registry import EXPERIMENTS
-    from rubrica.claims.table import FILE, fill
+    from rubrica.claims.summary import kept_lines, line, models_markdown
+    from rubrica.claims.table import FILE, SUMMARY, fill
     from rubrica.claims.workshop import Workshop
-    from rubrica.cli.output import console, error_line, how_to_go_on, labelled_bar
+    from rubrica.cli.output import console, error_line, how_to_go_on, labelled_bars
 
     chosen = choose(names or (), EXPERIMENTS)
     if listed:
         _list(chosen, as_json=as_json)
         return
+    if show:
+        ids = {claim.id for experiment in chosen for claim in experiment.claims}
+        _show([each for each in kept_lines() if each.id in ids], as_json=as_json, as_markdown=as_markdown)
+        return
     with (
         Workshop(out, quick=quick) as shop,
         how_to_go_on(f"everything finished is in {out}"),
-        labelled_bar() as shop.progress,
+        labelled_bars(jobs) as bars,
     ):
-        table = fill(chosen, range(seeds), shop, announce=note, known=EXPERIMENTS)
+        table = fill(chosen, range(seeds), shop, bars, announce=note, known=EXPERIMENTS)
     if as_json:
         print_json(table)
     else:
-        console().print(_claims_table(chosen, table.findings))
-        if models:
-            print(_models_table(table.models))
-        console().print(f"{out / FILE}", soft_wrap=True)
+        _show([line(found) for found in table.findings], as_json=False, as_markdown=as_markdown)
+        if as_markdown:
+            print(f"\n{models_markdown(table.models)}")
+        console(stderr=True).print(f"{out / FILE}, {SUMMARY}", soft_wrap=True)
     if table.failures:
         failed = ", ".join(f"{each.experiment} (seed {each.seed})" for each in table.failures)
         error_line(f"failed: {failed}; run the same command again to try these once more")
@@ -128,39 +136,20 @@ def _list(chosen: "Sequence[Experiment]", *, as_json: bool) -> None:
     console().print(table)
 
 
-def _models_table(models: "Sequence[EvalResult]") -> str:
-    """Rates with intervals, one column a model, as Markdown."""
-    keys = dict.fromkeys((e.name, e.group) for model in models for e in model.estimates)
-    lines = ["| | " + " | ".join(model.label for model in models) + " |", "|---" * (len(models) + 1) + "|"]
-    for key in keys:
-        cells = [""] * len(models)
-        for index, model in enumerate(models):
-            found = next((e for e in model.estimates if (e.name, e.group) == key), None)
-            if found is not None:
-                cells[index] = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
-        lines.append(f"| {' '.join(filter(None, key))} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def _show(lines: "Sequence[Line]", *, as_json: bool, as_markdown: bool) -> None:
+    from rubrica.claims.summary import cells, heads, markdown
+    from rubrica.cli.output import console
 
+    if as_json:
+        print_json([each.model_dump(mode="json") for each in lines])
+    elif as_markdown:
+        print(markdown(lines))
+    else:
+        from rich.table import Table
 
-def _claims_table(chosen: "Sequence[Experiment]", findings: "Sequence[Finding]") -> "RichTable":
-    from rich.table import Table
-
-    table = Table("claim", "paper", box=None)
-    for name in ("estimate", "95 % interval", "seeds", "verdict", "time"):
-        table.add_column(name, no_wrap=True)
-    by_id = {found.id: found for found in findings}
-    for experiment in chosen:
-        shown = [by_id[claim.id] for claim in experiment.claims if claim.id in by_id]
-        for index, found in enumerate(shown):
-            alone = found.low is None or found.high is None
-            interval = "none: one seed" if alone else f"[{found.low:+.3f}, {found.high:+.3f}]"
-            table.add_row(
-                found.claim,
-                "〃" if index and found.paper == shown[index - 1].paper else found.paper,
-                f"{found.estimate:+.3f}",
-                interval,
-                str(len(found.seeds)),
-                found.verdict,
-                "〃" if index else f"{found.seconds:,.0f} s",
-            )
-    return table
+        table = Table(*heads()[:2], box=None)
+        for name in heads()[2:]:
+            table.add_column(name, no_wrap=True)
+        for each in lines:
+            table.add_row(*cells(each))
+        console().print(table)

@@ -95,13 +95,23 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def labelled_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr for work of many parts; gives a function that takes (what is done, done, total)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    with labelled_bars(1) as (bar,):
+        yield bar
+
+
+@contextmanager
+def labelled_bars(count: int) -> Iterator[list[Callable[[str, int, int], None]]]:
+    """The same for work that goes on in several places."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     screen = console(stderr=True)
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
-        task = bars.add_task("starting", total=None)
-        yield lambda what, done, total: bars.update(task, description=what, completed=done, total=total)
+
+        def bar(task: TaskID) -> Callable[[str, int, int], None]:
+            return lambda what, done, total: bars.update(task, description=what, completed=done, total=total)
+
+        yield [bar(bars.add_task("starting", total=None)) for _ in range(count)]
 
 
 def plain(text: str) -> str:

@@ -196,17 +196,18 @@ def _torn(path: Path) -> bool:
         return file.read() != b"\n"
 
 
-def claim(path: Path) -> TextIO:
+def claim(path: Path, *, wait: bool = False) -> TextIO:
     """Claim a directory, or a file, until what is returned is closed, or the process ends in any way.
 
-    Two processes in one directory would pay for the same answers twice: ``UsageError`` if another has it.
+    Two processes in one directory would pay for the same answers twice: ``UsageError`` if another has it, or, with
+    ``wait``, the time until it has it no more.
     """
     try:
         file = (path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")).open("w")
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         raise UsageError(f"{path}: another process is at work in it; wait for it, or stop it") from None

@@ -1,0 +1,91 @@
+"""The claims table as it is handed on: a line a claim, without the numbers behind it.
+
+The last full table of this repository is ``benchmarks/claims.json``; a wheel carries it inside.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import FiniteFloat, TypeAdapter
+
+from rubrica.claims.finding import Finding, Verdict
+from rubrica.core.base import Record
+from rubrica.core.errors import DataError
+from rubrica.core.records import EvalResult
+
+KEPT = "claims.json"
+_HERE = Path(__file__).parent
+_PLACES = (_HERE / KEPT, _HERE.parents[2] / "benchmarks" / KEPT)
+
+
+class Line(Record):
+    """What became of a claim."""
+
+    id: str
+    claim: str
+    paper: str
+    estimate: FiniteFloat
+    """Mean over the seeds; above 0 it supports the claim."""
+    low: FiniteFloat | None
+    """Ends of the 95 % t interval over the seeds; none for a single one."""
+    high: FiniteFloat | None
+    seeds: int
+    verdict: Verdict
+    seconds: float
+    """Sum over the seeds of all that the claim's experiment needed."""
+    date: str
+
+
+def line(found: Finding) -> Line:
+    """Return a finding without what lies behind it."""
+    plain = {name: getattr(found, name) for name in Line.model_fields if name != "seeds"}
+    return Line(**plain, seeds=len(found.seeds))
+
+
+LINES = TypeAdapter(tuple[Line, ...])
+
+
+def kept_lines() -> tuple[Line, ...]:
+    """Return the last full table; ``DataError`` if it is not there or not a table."""
+    path = next((place for place in _PLACES if place.exists()), _PLACES[-1])
+    try:
+        return LINES.validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"not a claims table ({error})") from None
+
+
+def heads() -> tuple[str, ...]:
+    """Return the heads of the columns of :func:`cells`."""
+    return "claim", "paper", "estimate", "95 % interval", "seeds", "verdict", "time", "date"
+
+
+def cells(each: Line) -> tuple[str, ...]:
+    """Return a line as people read it."""
+    alone = each.low is None or each.high is None
+    interval = "none: one seed" if alone else f"[{each.low:+.3f}, {each.high:+.3f}]"
+    number = f"{each.estimate:+.3f}", interval, str(each.seeds)
+    return each.claim, each.paper, *number, each.verdict, f"{each.seconds:,.0f} s", each.date
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """Return the table as Markdown."""
+    return _table(heads(), [cells(each) for each in lines])
+
+
+def models_markdown(models: Sequence[EvalResult]) -> str:
+    """Return rates of models with intervals, one column a model, as Markdown."""
+    rows = []
+    for name, group in dict.fromkeys((e.name, e.group) for model in models for e in model.estimates):
+        rates = []
+        for model in models:
+            found = [e for e in model.estimates if (e.name, e.group) == (name, group)]
+            rates.append(f"{found[0].value:.3f} [{found[0].low:.3f}, {found[0].high:.3f}]" if found else "")
+        rows.append([f"{name} {group}".rstrip(), *rates])
+    return _table(["", *(model.label for model in models)], rows)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] * len(heads)
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in (heads, rule, *rows)
+    )
