@@ -132,7 +132,7 @@ def test_a_list_inside_a_json_object_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("x.jsonl", '{"prompt": "a"}\n{"prompt": \n', r"x\.jsonl:2: not valid JSON"),
+        ("x.jsonl", '{"prompt": "a"}\n{"prompt": \n', r"x\.jsonl:2: not valid JSON: .* at column 11; it ends there"),
         ("x.jsonl", '{"prompt": "a"}\n\n["b"]\n', r"x\.jsonl:3: expected an object .* got a list"),
         ("x.jsonl", "[" * 100_000, r"x\.jsonl:1: not readable as JSON"),
         ("x.jsonl", '{"prompt": "a"}\n{"prompt": "  "}\n', r"x\.jsonl:2: empty prompt"),

@@ -253,6 +253,7 @@ def test_a_hostile_text_stays_text(tmp_path: Path, capsys):
         (("--scorer", "jugde"), "did you mean 'judge'"),
         (("--scorer", "judge"), "--program, --judge: missing"),
         (("--scorer", "labels", "--judge", "lab"), "--judge: has no use with --scorer labels"),
+        (("--scorer", "labels", "--rating", "no"), "no answer has a field 'no'"),
         (("--scorer", "reference", "--max-calls", 5), "--max-calls: has no use"),
         (("--scorer", "judge:x"), "takes no name"),
         (("--scorer", "reward"), "needs a model: reward:FOLDER"),
@@ -273,6 +274,19 @@ def test_bad_input_is_named(tmp_path: Path, capsys, flags, said: str):
     source = write(tmp_path / "in.jsonl", rows())
     error_text = run(capsys, source, *flags, "--out", tmp_path / "out", code=2).err
     assert said in error_text and error_text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ({"chosen": "a", "rejected": "b"}, "all prompts would lie at one point"),
+        ({"response_0": "a", "response_1": "b"}, "no answer has one; expected a field rating, score"),
+    ],
+)
+def test_labels_that_tell_nothing_are_refused(tmp_path: Path, capsys, answers: dict[str, str], said: str):
+    given = [answers | {"id": f"p{i}", "prompt": f"Q{i}"} for i in range(3)]
+    source = write(tmp_path / "in.jsonl", given)
+    assert said in run(capsys, source, "--scorer", "labels", "--out", tmp_path / "out", code=2).err
 
 
 def test_a_folder_without_a_map_is_named(tmp_path: Path, capsys):

@@ -15,7 +15,8 @@ from rubrica.core.tables import Row, read_rows
 
 _LISTS = ("completions", "responses", "answers", "candidates", "generations", "outputs")
 _TEXTS = ("response", "completion", "answer", "text", "content", "output")
-_RATINGS = ("rating", "score", "fine-grained_score", "overall_score", "reward", "rank")
+RATINGS = ("rating", "score", "fine-grained_score", "overall_score", "reward", "rank")
+"""Names of an answer's label."""
 _RATING_LISTS = ("ratings", "scores", "rewards", "labels", "ranks")
 _REFERENCES = ("reference", "reference_answer", "reference_response", "gold", "gold_answer", "best answer")
 _NUMBERED = re.compile(r"(?:response|completion|output|answer)_(\w+)")
@@ -207,7 +208,7 @@ def _list(
     field = next((n for n in _TEXTS if any(n in item for item in items)), None)
     if field is None:
         raise DataError(path, f"{name}: expected objects with {', '.join(_TEXTS[:3])}", row.line)
-    label = next((n for n in ([rating] if rating else _RATINGS) if any(n in item for item in items)), None)
+    label = next((n for n in ([rating] if rating else RATINGS) if any(n in item for item in items)), None)
     texts = _all_texts(path, row, [item.get(field) for item in items])
     if label is None:
         return texts, None
@@ -228,7 +229,7 @@ def _columns(
         is_best = [float(suffix == best) for suffix in suffixes]
         return _all_texts(path, row, texts), is_best
     labels = [
-        next((names[f"{n}_{suffix}"] for n in _RATINGS if f"{n}_{suffix}" in names), None)
+        next((names[f"{n}_{suffix}"] for n in RATINGS if f"{n}_{suffix}" in names), None)
         for suffix in suffixes
     ]
     if not all(labels):
@@ -246,7 +247,7 @@ def _grouped(path: Path, rating: str | None, limit: int | None) -> Iterator[_Fou
     groups: dict[tuple[tuple[str, str], ...], list[tuple[Row, Prompt, str, float | None]]] = {}
     label: str | None = None
     for row, text in zip(read_rows(path), load_texts(path), strict=True):
-        label = label or next((n for n in ([rating] if rating else _RATINGS) if n in row.values), None)
+        label = label or next((n for n in ([rating] if rating else RATINGS) if n in row.values), None)
         value = _number(path, row, label, row.values.get(label)) if label else None
         key = tuple((message.role, message.content) for message in text.prompt.messages)
         groups.setdefault(key, []).append((row, text.prompt, text.text, value))

@@ -73,7 +73,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _jsonl(path: Path) -> Iterator[Row]:
     for number, line in _lines(path):
         if line.strip():
-            yield Row(number, _object(path, _decode(path, line, number), number))
+            yield Row(number, _object(path, _decode(path, line.rstrip(), number), number))
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -92,9 +92,10 @@ def _decode(path: Path, text: str, line: int | None) -> object:
         found: object = json.loads(text)
     except json.JSONDecodeError as error:
         where = line or error.lineno
+        ended = "; it ends there, so it may be cut off" if error.pos >= len(text) else ""
         raise DataError(
             path,
-            f"not valid JSON: {error.msg} at column {error.colno}; expected {_EXPECTED[line is None]}",
+            f"not valid JSON: {error.msg} at column {error.colno}{ended}; expected {_EXPECTED[line is None]}",
             where,
         ) from None
     except (RecursionError, ValueError) as error:

@@ -43,7 +43,7 @@ def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Pro
             valuer = RubricValuer(context, config, executor, ahead)
         else:
             valuer = _scalar(context, config, stage)
-        reward = StepReward(context, config, stage, chat, valuer, prompts)
+        reward = StepReward(context, config, stage.name, chat, valuer, prompts, context.recipe.written_tags)
         ended = None if ahead is None else reward.ended(rendered, ahead)
         trained = train_grpo(
             training_start(context),

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import FiniteFloat
 
-from rubrica.core.answers import Answers
+from rubrica.core.answers import RATINGS, Answers
 from rubrica.core.base import Record
 from rubrica.core.config import Json, content_hash, load_config
 from rubrica.core.data import load_texts
@@ -210,7 +210,21 @@ def open_writer(model: str) -> Generator:
 
 
 def label_scores(given: Sequence[Answers]) -> Scores:
-    """Take labels as scores: a map of ratings, or of scores that were made elsewhere."""
+    """Take labels as scores: a map of ratings, or of scores that were made elsewhere.
+
+    ``UsageError`` where there are none, or none but one answer chosen and one rejected: all prompts would lie at one
+    point.
+    """
+    known = {tuple(sorted(label for label in a.labels or () if label is not None)) for a in given}
+    if known == {()}:
+        raise UsageError(
+            f"--scorer labels: no answer has one; expected a field {', '.join(RATINGS)}, or name it with --rating"
+        )
+    if known == {(0.0, 1.0)}:
+        raise UsageError(
+            "--scorer labels: one answer is chosen and one rejected, and no more is said, so all prompts would lie at one "
+            "point; expected a field of ratings, or column:NAME, or another scorer"
+        )
     return Scores([a.labels or (None,) * len(a.texts) for a in given], None, ("the file has none",))
 
 

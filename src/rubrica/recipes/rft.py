@@ -7,20 +7,20 @@ trainer, but it can only choose among what the reference says anyway.
 """
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from rubrica.core.attempt import whole
 from rubrica.core.config import Json
-from rubrica.core.errors import ModelError, TrainingError
+from rubrica.core.errors import TrainingError
 from rubrica.core.ports import RewardModel
 from rubrica.core.prompts import Prompt
-from rubrica.core.records import Response, Rollout, Sampling
+from rubrica.core.records import Attempt
 from rubrica.core.run import Stage
 from rubrica.methods.irft import Paired, pair_up, parts, reward_scale
 from rubrica.models.reward import HFRewardModel, conversation_ids
+from rubrica.program.reward import Scored
 from rubrica.recipes.context import Context, Weights
 from rubrica.recipes.demonstrations import TokenDemonstration, gather_demonstrations, keep_prompts, tokens_of
 from rubrica.recipes.grpo import fast_rollouts, grpo_size, how_to_roll_out
@@ -30,8 +30,8 @@ from rubrica.recipes.rounds import hand_over, inner_stage, log_rounds, shed, wei
 from rubrica.recipes.sampling import stored_texts
 from rubrica.recipes.stages.grpo import Grpo
 from rubrica.recipes.stages.rft import Rft
-from rubrica.recipes.step_reward import ROLLOUT
-from rubrica.train.grpo import Completion, LogMetric, PromptRow, train_grpo
+from rubrica.recipes.step_reward import Sources, StepReward
+from rubrica.train.grpo import PromptRow, train_grpo
 from rubrica.train.policy import Lora, Start
 from rubrica.train.reward_model import TextPair, pad_apart
 from rubrica.train.token_reward import train_token_reward
@@ -173,7 +173,10 @@ def _follow(
     prompts = list({pair.demonstration.id: pair.demonstration.prompt for pair in paired.pairs}.values())
     size = policy_step(config)
     stream = list(islice(in_order(prompts, {}, context.recipe.seed), size.prompts_needed))
-    earned = LearntReward(context, stage, chat, model, reward_scale(scores), prompts, size)
+    name = f"{stage.path.parent.name}/{stage.name}"
+    earned = StepReward(
+        context, size, name, chat, LearntValuer(model, reward_scale(scores)), prompts, tags=None
+    )
     fast, _ = how_to_roll_out(size, context.recipe.judge)
     trained = train_grpo(
         training_start(with_weights(context, at)),
@@ -219,62 +222,22 @@ def policy_options(config: Rft) -> dict[str, Json]:
     return {**ours, **config.policy.trainer}
 
 
-class LearntReward:
-    """Scores, rewards and keeps the completions of one step."""
+class LearntValuer:
+    """A :class:`rubrica.recipes.step_reward.Valuer` by the reward model that the round learnt."""
 
-    def __init__(
-        self,
-        context: Context,
-        stage: Stage,
-        chat: ChatFormat,
-        model: RewardModel,
-        scale: float,
-        prompts: Sequence[Prompt],
-        size: Grpo,
-    ) -> None:
-        self._store, self._name = context.run.store, f"{stage.path.parent.name}/{stage.name}"
-        self._chat, self._model, self._scale = chat, model, scale
-        self._prompts: Mapping[str, Prompt] = {prompt.id: prompt for prompt in prompts}
-        self._by = context.recipe.name
-        self._sampling = Sampling(
-            temperature=size.temperature, max_tokens=size.max_completion_tokens, seed=context.recipe.seed
-        )
+    def __init__(self, model: RewardModel, scale: float) -> None:
+        self._model, self._scale = model, scale
 
-    def forget_after(self, step: int) -> None:
-        """Drop the rollouts of steps that are computed again."""
-        self._store.forget(ROLLOUT, stage=self._name, after_step=step)
+    def value(
+        self, step: int, prompts: Sequence[Prompt], attempts: Sequence[Attempt]
+    ) -> tuple[list[Scored], dict[str, float]]:
+        """Return scores over the scale; no reward for a text that cannot be scored."""
+        items = [(prompt, attempt.revision) for prompt, attempt in zip(prompts, attempts, strict=True)]
+        found = dict(self._model.score(items))
+        scores = [found[index] for index in range(len(items))]
+        rewards = [score / self._scale if isinstance(score, float) else None for score in scores]
+        return [Scored(None, None, reward) for reward in rewards], {}
 
-    def __call__(self, step: int, completions: Sequence[Completion], log: LogMetric) -> list[float | None]:
-        """Return one reward for each completion; None for one that cannot be scored."""
-        decoded = [self._chat.decode(completion.token_ids) for completion in completions]
-        prompts = [self._prompts[completion.prompt_id] for completion in completions]
-        items = [(prompt, text) for prompt, (text, _) in zip(prompts, decoded, strict=True)]
-        scores = dict(self._model.score(items))
-        rewards = [self._reward(scores[index]) for index in range(len(items))]
-        with self._store.batch():
-            for index, (completion, (text, finished)) in enumerate(zip(completions, decoded, strict=True)):
-                id = f"{self._name}-{step:06d}-{index:04d}"
-                response = Response(
-                    id=id,
-                    prompt_id=completion.prompt_id,
-                    text=text,
-                    model=f"{self._by}/{self._name}@{step - 1}",
-                    sampling=self._sampling,
-                    tokens=len(completion.token_ids),
-                    finished=finished,
-                )
-                rollout = Rollout(
-                    id=id,
-                    stage=self._name,
-                    step=step,
-                    prompt_id=completion.prompt_id,
-                    response=response,
-                    attempt=whole(text, finished=finished),
-                    reward=rewards[index],
-                )
-                self._store.put(ROLLOUT, id, rollout, stage=self._name, step=step)
-        log("completions/cut_off", sum(not finished for _, finished in decoded) / len(decoded))
-        return rewards
-
-    def _reward(self, score: float | ModelError) -> float | None:
-        return score / self._scale if isinstance(score, float) else None
+    def sources(self, prompt: Prompt, attempt: Attempt) -> Sources:
+        """Return the model's fingerprint."""
+        return Sources(reward_model=self._model.fingerprint)

@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from rubrica.core.attempt import parse, whole
+from rubrica.core.attempt import Tags, parse, whole
 from rubrica.core.prompts import Prompt
 from rubrica.core.records import Attempt, Response, Rollout, Sampling
-from rubrica.core.run import Stage
 from rubrica.methods.qa_lign import texts_to_judge
 from rubrica.program.reward import Scored
 from rubrica.recipes.ahead import Ahead
@@ -54,13 +53,15 @@ class StepReward:
         self,
         context: Context,
         config: Grpo,
-        stage: Stage,
+        stage: str,
         chat: ChatFormat,
         valuer: Valuer,
         prompts: Sequence[Prompt],
+        tags: Tags | None,
     ) -> None:
+        """``stage`` is the name under which rollouts are kept; without ``tags`` a completion is one text."""
         self._context, self._stage, self._chat, self._valuer = context, stage, chat, valuer
-        self._prompts = {prompt.id: prompt for prompt in prompts}
+        self._prompts, self._tags = {prompt.id: prompt for prompt in prompts}, tags
         self._store = context.run.store
         self._sampling = Sampling(
             temperature=config.temperature, max_tokens=config.max_completion_tokens, seed=context.recipe.seed
@@ -68,7 +69,7 @@ class StepReward:
 
     def forget_after(self, step: int) -> None:
         """Drop the rollouts of steps that are computed again."""
-        self._store.forget(ROLLOUT, stage=self._stage.name, after_step=step)
+        self._store.forget(ROLLOUT, stage=self._stage, after_step=step)
 
     def __call__(self, step: int, completions: Sequence[Completion], log: LogMetric) -> list[float | None]:
         """Return one reward for each completion; None where a value is missing after the retries."""
@@ -81,7 +82,7 @@ class StepReward:
                 rollout = self._rollout(
                     step, index, completion, decoded[index], attempts[index], scored[index]
                 )
-                self._store.put(ROLLOUT, rollout.id, rollout, stage=self._stage.name, step=step)
+                self._store.put(ROLLOUT, rollout.id, rollout, stage=self._stage, step=step)
         for name, value in (step_metrics(attempts, scored) | metrics).items():
             log(name, value)
         return [score.reward for score in scored]
@@ -97,7 +98,7 @@ class StepReward:
         return submit
 
     def _parse(self, text: str, finished: bool) -> Attempt:
-        tags = self._context.recipe.written_tags
+        tags = self._tags
         return whole(text, finished=finished) if tags is None else parse(text, tags, finished=finished)
 
     def _rollout(
@@ -109,21 +110,21 @@ class StepReward:
         attempt: Attempt,
         scored: Scored,
     ) -> Rollout:
-        id = f"{self._stage.name}-{step:06d}-{index:04d}"
+        id = f"{self._stage}-{step:06d}-{index:04d}"
         prompt = self._prompts[completion.prompt_id]
         text, finished = decoded
         response = Response(
             id=id,
             prompt_id=prompt.id,
             text=text,
-            model=f"{self._context.recipe.name}/{self._stage.name}@{step - 1}",
+            model=f"{self._context.recipe.name}/{self._stage}@{step - 1}",
             sampling=self._sampling,
             tokens=len(completion.token_ids),
             finished=finished,
         )
         return Rollout(
             id=id,
-            stage=self._stage.name,
+            stage=self._stage,
             step=step,
             prompt_id=prompt.id,
             response=response,
