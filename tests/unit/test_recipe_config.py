@@ -118,13 +118,14 @@ def test_the_demo_takes_the_constants_of_the_preset_that_is_asked_for():
 
 def test_forecast_of_the_paper_counts_every_question_about_every_text():
     found = forecast(load_config(Recipe, PAPER), load_program("hhh"))
-    # 100 steps x 16 prompts x 5 completions x 2 texts x 167 questions; 500 drafts x 167 questions
-    assert (found.judge_calls, found.sft_judge_calls) == (2_672_000, 83_500)
-    assert (found.rollouts, found.updates, found.questions) == (8_000, 100, 167)
-    # completions of 1,536 tokens, and a draft and a revision of 640 tokens for each example
-    assert found.policy_tokens == 8_000 * 1_536 + 500 * 2 * 640
-    # scorecards of 16 texts at step 1 and at every tenth
-    assert found.diagnostic_calls == 11 * 16 * 167
+    sft, grpo = found.stages
+    # 500 drafts and as many revisions x 167 questions; 100 steps x 16 prompts x 5 completions x 2 texts x 167 questions
+    assert (sft.stage, sft.judge_calls) == ("01-think-sft", 167_000)
+    assert (grpo.stage, grpo.judge_calls) == ("02-grpo", 2_672_000)
+    assert (found.questions, found.judges, found.total("judge_calls")) == (167, 1, 2_839_000)
+    # a draft and a revision of 640 tokens for each example, completions of 1,536
+    assert (sft.texts, sft.tokens) == (1_000, 500 * 2 * 640)
+    assert (grpo.texts, grpo.tokens, grpo.updates) == (8_000, 8_000 * 1_536, 100)
 
 
 def test_questions_about_prompts_and_both_judges_of_a_cascade_count():
@@ -135,10 +136,10 @@ def test_questions_about_prompts_and_both_judges_of_a_cascade_count():
     program = program.model_copy(update={"principles": (first.model_copy(update={"when": when}), *others)})
     stages = [{"type": "grpo", "steps": 2, "prompts_per_step": 3, "group_size": 2}]
     found = forecast(recipe(stages=stages), program)
-    assert found.judge_calls == 2 * 3 * 2 * 2 * (len(list(questions(program))) + 1)
+    assert found.total("judge_calls") == 2 * 3 * 2 * 2 * (len(list(questions(program))) + 1)
     mapping = {"cheap": "lab", "expensive": "openai:m@http://x", "thresholds": "t.json"}
     two = forecast(recipe(stages=stages, judge={"cascade": mapping}), program)
-    assert two.judge_calls == found.judge_calls
+    assert two.total("judge_calls") == found.total("judge_calls")
     assert judging_cost(two, None, None).calls == 2 * judging_cost(found, None, None).calls
     assert judging_cost(two, None, None).tokens == 2 * judging_cost(found, None, None).tokens
 
@@ -147,7 +148,32 @@ def test_tokens_that_a_judge_writes_follow_its_mode():
     hhh, asked = load_program("hhh"), 4 * 2 * 167  # drafts and revisions of 4 examples
     for judge, each in (("lab", 1), ({"spec": "openai:m@http://x", "mode": "reason"}, 30)):
         found = forecast(recipe(judge=judge, stages=[{"type": "think-sft", "examples": 4}]), hhh)
-        assert found.judge_completion_tokens == asked * each + 4 * REFLECTION_TOKENS
+        assert found.total("judge_completion_tokens") == asked * each + 4 * REFLECTION_TOKENS
+
+
+def test_updates_of_every_kind_of_stage() -> None:
+    """Rows over batch, rounded up, times epochs; 16 rows and one epoch where the recipe says nothing."""
+
+    def updates(**stage: object) -> int | None:
+        (found,) = forecast(recipe(stages=[stage]), load_program("lab")).stages
+        return found.updates
+
+    lab = [{"lab": "teacher", "examples": 50}]
+    assert updates(type="think-sft", examples=20, replay_examples=13) == 3
+    assert updates(type="dpo", examples=33, trainer={"num_train_epochs": 2}) == 6
+    assert updates(type="dpo", examples=33, trainer={"max_steps": 5, "num_train_epochs": 2}) == 5
+    batch = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    assert updates(type="sft", demonstrations=lab, trainer=batch) == 7
+    assert updates(type="sft", demonstrations=["mine.jsonl"]) is None
+    assert updates(type="sft", demonstrations=["mine.jsonl"], trainer={"max_steps": 9}) == 9
+    assert updates(type="irft", demonstrations=lab, stages=3) == 3 * 2  # 17 demonstrations a stage
+    assert updates(type="irft", demonstrations=lab, stages=3, steps=4) == 12
+    assert updates(type="rft", demonstrations=lab, rounds=2, policy={"steps": 5}) == 2 * (2 + 5)
+    assert updates(type="reward-model", examples=40) == 3
+    assert updates(type="reward-model", pairs=["mine.jsonl"]) is None
+    asked = {"rounds": 3, "labels_per_round": 20, "prompts_per_round": 50}
+    assert updates(type="active-dpo", **asked) == 4 * (2 + 3 + 4)  # 20, 40, 60 labels, four epochs
+    assert updates(type="active-dpo", **asked, train_on="round") == 4 * 3 * 2
 
 
 def dry_run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -168,7 +194,8 @@ def dry_run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_dry_run_prints_the_forecast_without_torch_and_writes_nothing(tmp_path):
     done = dry_run(tmp_path, str(PAPER), "--set", "stages.1.steps=50")
     printed = json.loads(done.stdout)
-    assert printed["forecast"]["judge_calls"] == 1_336_000 and printed["plan"]["name"] == "qa-lign-8b"
+    grpo = printed["forecast"]["stages"][1]
+    assert (grpo["judge_calls"], printed["plan"]["name"]) == (1_336_000, "qa-lign-8b")
     # the plan is known before the prompts are there
     assert done.returncode == 0, done.stderr
     for said in (

@@ -123,11 +123,11 @@ def test_the_servers_spec() -> None:
 def test_the_forecast_counts_no_judge_call_that_nobody_makes() -> None:
     """3 steps of 2 x 2 completions; diagnostics on step 1 alone would be 16 texts x 24 questions."""
     found = forecast(recipe({"model": "m"}, TRAIN), LAB)
-    assert (found.judge_calls, found.sft_judge_calls, found.diagnostic_calls) == (0, 0, 0)
-    assert (found.rollouts, found.policy_tokens) == (12, 2 * 10 * 512 + 12 * 1536)
+    assert (found.questions, found.judges, found.total("judge_calls")) == (0, 0, 0)
+    assert [(stage.texts, stage.tokens) for stage in found.stages] == [(20, 20 * 512), (12, 12 * 1536)]
     judged = forecast(recipe({"model": "m"}, {**TRAIN, "preferred": "judge"}, judge="lab"), LAB)
-    assert judged.judge_calls == judged.diagnostic_calls == 16 * 24
-    assert judged.sft_judge_calls == 10 * 3 * 24  # two answers of the policy, one of the teacher
+    # two answers of the policy, one of the teacher; what is diagnosed
+    assert [stage.judge_calls for stage in judged.stages] == [10 * 3 * 24, 16 * 24]
 
 
 # --- pairs ----------------------------------------------------------------------------------------

@@ -83,10 +83,14 @@ def test_forecast_by_hand() -> None:
     options = {"prompts": 10, "iterations": 2, "samples": 4, "sampling": {"max_tokens": 50}}
     options |= {"refinement": {"max_tokens": 70}, "judge": "lab"}
     found = forecast(recipe(**options), load_program("lab"))
-    assert found.sft_judge_calls == (2 * 10 * 5 + 2 * 10) * 2
-    assert found.policy_tokens == (2 * 10 * 4 + 20) * 50 + 20 * 70
+    (stage,) = found.stages
+    assert (stage.texts, stage.judge_calls) == (2 * 10 * 5 + 2 * 10, (2 * 10 * 5 + 2 * 10) * 2)
+    assert stage.tokens == (2 * 10 * 4 + 20) * 50 + 20 * 70
+    assert stage.updates == 2 * 7  # all 10 pairs of 5 answers to 10 prompts, 16 an update, in each iteration
     own = forecast(recipe(**(options | {"judge": "self"})), load_program("lab"))
-    assert (own.sft_judge_calls, own.policy_tokens) == (0, found.policy_tokens)
+    assert (own.stages[0].judge_calls, own.stages[0].tokens) == (0, stage.tokens)
+    few = forecast(recipe(**(options | {"pairs": {"per_prompt": 2}})), load_program("lab"))
+    assert few.stages[0].updates == 2 * 2
 
 
 def test_a_run_goes_on_where_the_judge_has_moved() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rubrica.cli.options import JsonFlag
-from rubrica.cli.output import console, cost_table, error_line, labelled_bar, note, print_json
+from rubrica.cli.output import console, cost_table, error_line, labelled_bar, note, plural, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,10 +199,16 @@ def _show_plan(
     for key in ("name", "policy", "teacher", "judge", "program", "out"):
         out.print(f"{key:<9}{plan[key]}", soft_wrap=True)
     out.print(f"{'stages':<9}{', '.join(stage.type for stage in loaded.stages)}")
-    table = Table("at most", "", box=None)
-    for name, value in expected.model_dump().items():
-        table.add_row(name.replace("_", " "), f"{value:,}")
+    table = Table("at most", box=None)
+    for name in ("updates", "texts", "tokens", "judge calls", "judge reads", "judge writes"):
+        table.add_column(name, justify="right")
+    for each in expected.stages:
+        stage, *counts = each.model_dump().values()
+        table.add_row(stage, *("as files say" if n is None else f"{n:,}" for n in counts))
     out.print(table)
+    if expected.judges:
+        judges = "each put to two judges" if expected.judges == 2 else "all put to one judge"
+        out.print(f"{plural(expected.questions, 'question')} about each text at most, {judges}")
     out.print(cost_table([*costs, spent] if spent else costs))
     if costs[0].money is None:
         out.print(
