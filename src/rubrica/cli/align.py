@@ -199,16 +199,20 @@ def _show_plan(
     for key in ("name", "policy", "teacher", "judge", "program", "out"):
         out.print(f"{key:<9}{plan[key]}", soft_wrap=True)
     out.print(f"{'stages':<9}{', '.join(stage.type for stage in loaded.stages)}")
-    table = Table("at most", box=None)
-    for name in ("updates", "texts", "tokens", "judge calls", "judge reads", "judge writes"):
-        table.add_column(name, justify="right")
+    table = Table(box=None)
+    table.add_column("at most", no_wrap=True)
+    for name in ("updates", "texts", "tokens", "asked", "read", "written"):
+        table.add_column(name, justify="right", no_wrap=True)
     for each in expected.stages:
         stage, *counts = each.model_dump().values()
-        table.add_row(stage, *("as files say" if n is None else f"{n:,}" for n in counts))
+        table.add_row(stage, *("by files" if n is None else f"{n:,}" for n in counts))
     out.print(table)
     if expected.judges:
-        judges = "each put to two judges" if expected.judges == 2 else "all put to one judge"
-        out.print(f"{plural(expected.questions, 'question')} about each text at most, {judges}")
+        judges = "each of two judges" if expected.judges == 2 else "the judge"
+        asked = plural(expected.questions, "question")
+        out.print(
+            f"texts and tokens are sampled; {judges} is asked up to {asked} a text, reads and writes tokens"
+        )
     out.print(cost_table([*costs, spent] if spent else costs))
     if costs[0].money is None:
         out.print(
