@@ -48,7 +48,7 @@ def align(
     surroundings: Surroundings | None = None,
     source: str = "recipe",
 ) -> Path:
-    """Run ``recipe`` into ``out`` and return the folder of the final model.
+    """Run ``recipe`` into ``out`` and return the folder of the final model: the policy, or all that was trained.
 
     Raises ``UsageError`` and ``DataError``, before anything is written, for what a recipe got wrong;
     ``JudgeError`` when the judge fails too often: everything judged so far is kept, and ``resume`` goes on.
@@ -110,7 +110,8 @@ def align(
             _evaluate(context, config.type if kinds.count(config.type) == 1 else stage.name, say)
     if around.report is not None:
         say(f"report: {around.report(out)}")
-    return context.weights.model
+    alone = all(isinstance(config, TrainReward) for config in recipe.stages)
+    return context.reward_model if alone and context.reward_model else context.weights.model
 
 
 def prompts_of(source: str) -> Sequence[Prompt]:

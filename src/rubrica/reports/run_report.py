@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -59,6 +60,7 @@ def render_report(run_dir: Path) -> str:
             .get_template("report.html.j2")
             .render(
                 data=data,
+                has=_wanted(data),
                 headline=headline(data),
                 suites=suites(data),
                 trainings=training(data),
@@ -77,6 +79,33 @@ def render_report(run_dir: Path) -> str:
                 script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             )
         )
+
+
+class Wanted(NamedTuple):
+    """Sections that the recipe's stages have something to say in, now or when they are done."""
+
+    rewards: bool
+    """Completions are rewarded."""
+    think: bool
+    """Stage 2 builds examples."""
+    judge: bool
+    """Somebody answers questions."""
+
+
+def _wanted(data: RunData) -> Wanted:
+    stages = data.recipe.get("stages")
+    kinds = (
+        {stage.get("type") for stage in stages if isinstance(stage, dict)}
+        if isinstance(stages, list)
+        else set()
+    )
+    judge = data.recipe.get("judge")
+    named = judge.get("spec") if isinstance(judge, dict) else judge
+    return Wanted(
+        rewards=bool(data.rollouts or kinds & {"grpo", "rft"}),
+        think=bool(data.think or "think-sft" in kinds),
+        judge=named != "none",
+    )
 
 
 def _draw(example: Example) -> Shown:
