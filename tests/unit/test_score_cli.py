@@ -9,11 +9,15 @@ from command_line import run_for
 from fake_server import FakeServer, completion, error
 from rubrica.cli import main
 from rubrica.core.config import dump_yaml
+from rubrica.core.data import load_prompts, load_texts
 from rubrica.core.programs import Dimension, Principle, Program
 from rubrica.core.run import claim
 from rubrica.core.store import Store
+from rubrica.models.reward import HFRewardModel
+from rubrica.recipes.reward_scores import RewardScore
 from rubrica.recipes.score import accuracy
 from serving import BRIEF, CLEAR, GATE, PROGRAM, TOTALS, rule
+from tiny import tiny_reward_model
 
 
 @pytest.fixture
@@ -55,6 +59,75 @@ def test_texts_get_their_totals_and_a_second_run_asks_nothing(place, fake_server
     assert len(fake_server.requests) == 8 and again["mean"] == found["mean"]
     run(place, capsys, rows, "--full")
     assert len(fake_server.requests) == 9
+
+
+class TestRewardModel:
+    def rewarded(self, capsys, place: Path, rows: list[dict], *flags: object, code: int = 0):
+        (place / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        argv = ["--input", place / "in.jsonl", "--out", place / "rewards", *flags]
+        return run_for(code, capsys, "score", *map(str, argv))
+
+    def test_scores_are_the_models_own_and_kept(self, tmp_path: Path, capsys):
+        model = tiny_reward_model(tmp_path / "m")
+        rows = [
+            {"id": f"t{n}", "prompt": "Hi", "response": text}
+            for n, text in enumerate(("good", "bad " * 3000))
+        ]
+        source = tmp_path / "reward.yaml"
+        source.write_text(f"model: {model}\ndtype: float32\n")
+        said = self.rewarded(capsys, tmp_path, rows, "--reward-model", source, "--json")
+        found = json.loads(said.out)
+        scorer = HFRewardModel(model, dtype="float32")
+        (expected,) = (
+            score
+            for _, score in scorer.score(
+                [(given.prompt, "good") for given in load_texts(tmp_path / "in.jsonl")[:1]]
+            )
+        )
+        assert found["mean"]["value"] == pytest.approx(expected, abs=1e-5)
+        assert (found["texts"], found["without_score"], found["accuracy"]) == (2, 1, None)
+        assert "without a score: 1 of them" in said.err and "tokens" in said.err
+        lines = [json.loads(line) for line in (tmp_path / "rewards/scores.jsonl").read_text().splitlines()]
+        assert [(line["id"], line["score"] is None) for line in lines] == [("t0", False), ("t1", True)]
+        with Store(tmp_path / "rewards/store.sqlite") as store:
+            assert len(store.all("reward-score", RewardScore)) == 1
+
+    def test_pairs_have_an_accuracy(self, tmp_path: Path, capsys):
+        model = tiny_reward_model(tmp_path / "m")
+        scorer = HFRewardModel(model, dtype="float32")
+        [given] = load_prompts(write_rows(tmp_path / "p.jsonl", [{"id": "p", "prompt": "Hi"}]))
+        scores = dict(scorer.score([(given, "good"), (given, "dull")]))
+        better, worse = ("good", "dull") if scores[0] > scores[1] else ("dull", "good")
+        rows = pairs((better, worse), (worse, better), (better, worse))
+        found = json.loads(self.rewarded(capsys, tmp_path, rows, "--reward-model", model, "--json").out)
+        accuracy = found["accuracy"]
+        assert (accuracy["wins"], accuracy["losses"], accuracy["strict"]["value"]) == (
+            2,
+            1,
+            pytest.approx(2 / 3),
+        )
+        assert "2 wins, 0 ties, 1 loss" in self.rewarded(capsys, tmp_path, rows, "--reward-model", model).out
+
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [
+            (("--judge", "lab"), "--judge: has no use with --reward-model"),
+            (("--program", "lab"), "--program: has no use with --reward-model"),
+            (("--max-calls", "3"), "--max-calls: has no use with --reward-model"),
+            (("--from", "runs/x"), "--from: has no use with --reward-model"),
+        ],
+    )
+    def test_flags_of_a_judge_are_refused(self, tmp_path: Path, capsys, flags: tuple[str, ...], said: str):
+        assert said in self.rewarded(capsys, tmp_path, texts("a"), "--reward-model", "m", *flags, code=2).err
+
+    def test_a_wrong_name_is_named(self, tmp_path: Path, capsys):
+        err = self.rewarded(capsys, tmp_path, texts("a"), "--reward-model", "vllm:m", code=2).err
+        assert "--reward-model.model: 'vllm:m'; expected vllm:MODEL@URL" in err
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def test_an_edit_asks_the_changed_question_once_a_text_and_a_rename_nothing(place, fake_server, capsys):

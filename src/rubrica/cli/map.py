@@ -252,11 +252,11 @@ def _judged(given: "Sequence[Answers]", asked: _Asked, store: "Store") -> "tuple
 
 def _rewarded(given: "Sequence[Answers]", asked: _Asked, store: "Store") -> "tuple[Scores, Scorer]":
     from rubrica.recipes.map_files import Scorer
-    from rubrica.recipes.map_scorers import read_reward_model, reward_scores
-    from rubrica.recipes.reward_source import open_reward_model
+    from rubrica.recipes.map_scorers import reward_scores
+    from rubrica.recipes.reward_source import open_reward_model, read_reward_model
     from rubrica.recipes.surroundings import default_surroundings
 
-    source = read_reward_model(asked.spec.name)
+    source = read_reward_model(asked.spec.name, "--scorer reward")
     model = open_reward_model(source, default_surroundings().model)
     with progress_bar("answers") as progress:
         found = reward_scores(given, model, store, progress)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from typer._click import Context  # typer exports no type of its parser's context
 
+    from rubrica.core.records import Estimate
     from rubrica.recipes.rates import Cost
+    from rubrica.recipes.score import Accuracy
 
 
 class Command(TyperCommand):
@@ -122,6 +124,23 @@ def plain(text: str) -> str:
 def plural(number: int, noun: str, several: str = "") -> str:
     """``1 gate``, ``2 gates``; ``several`` where the plural is no *s* behind the noun."""
     return f"{number} {noun if number == 1 else several or noun + 's'}"
+
+
+def show_accuracy(found: "Accuracy", values: str) -> None:
+    """Print how ``values`` agree with the preferences of pairs."""
+    out = console()
+    out.print(
+        f"{plural(found.wins, 'win')}, {plural(found.ties, 'tie')}, {plural(found.losses, 'loss', 'losses')}; "
+        f"{plural(found.unknown, 'pair')} without two {values}, in no rate"
+    )
+    for estimate in (found.strict, found.with_ties):
+        if estimate is not None:
+            out.print(rate_line(estimate))
+
+
+def rate_line(estimate: "Estimate") -> str:
+    """A rate with its interval, in percent."""
+    return f"{estimate.name} {estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}], n={estimate.n}"
 
 
 def cost_table(costs: "Sequence[Cost]") -> "Table":

@@ -15,6 +15,7 @@ from rubrica.cli.output import (
     plural,
     print_json,
     progress_bar,
+    show_accuracy,
 )
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from rubrica.core.data import Text
     from rubrica.core.programs import Program
-    from rubrica.core.records import Estimate, Usage
+    from rubrica.core.records import Usage
     from rubrica.judges.factory import JudgeConfig
     from rubrica.judges.passport import Passport
     from rubrica.recipes.gate_rates import GateRate
@@ -40,6 +41,22 @@ PassportFlag = Annotated[
         "--passport",
         metavar="FILE",
         help="Correct the rates of protected gates for the errors in this passport.json of judge check.",
+    ),
+]
+
+RewardModelFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--reward-model",
+        metavar="MODEL",
+        help="Score by a reward model instead: a folder, a hub id, vllm:MODEL@URL, or a YAML file with options.",
+    ),
+]
+
+StoredFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", metavar="RUN", help="What if: value the verdicts of a run or a score DIR anew, ask nobody."
     ),
 ]
 
@@ -71,14 +88,8 @@ def score(
         typer.Option("--set", metavar="K=V", help="reward.KEY or pooling.KEY, as in a recipe and a program."),
     ] = None,
     dry_run: DryRunFlag = False,
-    stored: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            metavar="RUN",
-            help="What if: value the verdicts of a run or a score DIR anew, ask nobody.",
-        ),
-    ] = None,
+    reward_model: RewardModelFlag = None,
+    stored: StoredFlag = None,
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="FILE.svg", help="With --from: draw both values of all rows."),
@@ -88,16 +99,32 @@ def score(
     """Judge texts by a program. Run the same command again to go on after an interruption.
 
     With --from no judge is asked: the verdicts of a run, or of an earlier score, are pooled again under another
-    --reward, --set or --program, and what changes in rewards, advantages and ranks is shown.
+    --reward, --set or --program, and what changes in rewards, advantages and ranks is shown. With --reward-model
+    there are no questions, and each text gets the model's score.
     """
+    from rubrica.cli.score_rewards import score_by_reward_model
     from rubrica.cli.what_if import what_if
     from rubrica.core.errors import UsageError
 
     chosen, caps = settings or [], {"calls": max_calls, "tokens": max_tokens, "money": max_money}
     asks: dict[str, object] = {"--judge": judge, "--input": source, "--out": out}
-    if stored is not None:
-        more = {"--explain": explain, "--full": full or None, "--limit": limit, "--dry-run": dry_run or None}
-        _refuse({**asks, **more, "--passport": passport, **{f"--max-{k}": cap for k, cap in caps.items()}})
+    asking: dict[str, object] = {
+        **{
+            "--explain": explain,
+            "--full": full or None,
+            "--dry-run": dry_run or None,
+            "--passport": passport,
+        },
+        **{f"--max-{name}": cap for name, cap in caps.items()},
+    }
+    if reward_model is not None:
+        valuing = {"--program": program, "--judge": judge, "--reward": reward, "--set": settings or None}
+        _refuse("--reward-model", {**valuing, "--from": stored, "--plot": plot, **asking})
+        if source is None or out is None:
+            raise UsageError(f"{'--input' if source is None else '--out'}: missing")
+        score_by_reward_model(reward_model, source, out, limit, as_json=as_json)
+    elif stored is not None:
+        _refuse("--from", {**asks, **asking, "--limit": limit})
         what_if(stored, program, reward, chosen, plot, as_json=as_json)
     elif plot is not None:
         raise UsageError("--plot: needs --from RUN, whose values before and after it draws")
@@ -112,13 +139,13 @@ def score(
             _judge_texts(wanted, caps, as_json=as_json)
 
 
-def _refuse(flags: "dict[str, object]") -> None:
-    """Refuse flags that only asking a judge has a use for."""
+def _refuse(chosen: str, flags: "dict[str, object]") -> None:
+    """Refuse flags that ``chosen`` has no use for."""
     from rubrica.core.errors import UsageError
 
     for flag, value in flags.items():
         if value is not None:
-            raise UsageError(f"{flag}: has no use with --from, which asks no judge; leave one of them out")
+            raise UsageError(f"{flag}: has no use with {chosen}, which asks no judge; leave one of them out")
 
 
 class _Wanted(NamedTuple):
@@ -268,14 +295,7 @@ def _show_report(report: "ScoreReport", path: Path, *, as_json: bool) -> None:
         mean = report.mean
         out.print(f"mean total {mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}], n={mean.n}")
     if report.accuracy is not None:
-        found = report.accuracy
-        out.print(
-            f"{plural(found.wins, 'win')}, {plural(found.ties, 'tie')}, {plural(found.losses, 'loss', 'losses')}; "
-            f"{plural(found.unknown, 'pair')} without two totals, in no rate"
-        )
-        for estimate in (found.strict, found.with_ties):
-            if estimate is not None:
-                out.print(_rate(estimate))
+        show_accuracy(report.accuracy, "totals")
     if any(gate.corrected is not None for gate in report.gates):
         _show_gates(report.gates)
     out.print(
@@ -314,10 +334,6 @@ def _show_gates(gates: "Sequence[GateRate]") -> None:
         note(
             f"up to {plural(most, 'text')} without an answer of a gate; --full asks every question of every text"
         )
-
-
-def _rate(estimate: "Estimate") -> str:
-    return f"{estimate.name} {estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}], n={estimate.n}"
 
 
 def _show_trees(program: "Program", scored: "Sequence[ScoredText]", *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from pydantic import FiniteFloat
 
 from rubrica.core.answers import RATINGS, Answers
 from rubrica.core.base import Record
-from rubrica.core.config import Json, content_hash, load_config
+from rubrica.core.config import Json, content_hash
 from rubrica.core.data import load_texts
 from rubrica.core.errors import ModelError, UsageError, nearest
 from rubrica.core.ports import Generator, Judge, RewardModel, thresholds_of
@@ -29,9 +29,8 @@ from rubrica.models.similarity import Measure
 from rubrica.program.labels import verdicts_of
 from rubrica.program.program import questions
 from rubrica.program.reward import RewardConfig
-from rubrica.recipes.options import ModelSource, RewardModelSource
+from rubrica.recipes.options import ModelSource
 from rubrica.recipes.reward_scores import stored_scores
-from rubrica.recipes.reward_source import check_reward_model
 from rubrica.recipes.sampling import stored_texts
 from rubrica.recipes.surroundings import default_surroundings
 from rubrica.recipes.writer import server_writer
@@ -134,16 +133,6 @@ def _mean_grade(card: Scorecard, program: Program) -> float | None:
         if (value := value_of(question, verdict)) is not None:
             values.append(value)
     return math.fsum(values) / len(values) if values else None
-
-
-def read_reward_model(name: str) -> RewardModelSource:
-    """Read a model's name, or the YAML file with its options; ``UsageError`` for what can be seen to be wrong."""
-    if name.endswith((".yaml", ".yml")):
-        source = load_config(RewardModelSource, name)
-    else:
-        source = RewardModelSource(model=name)
-    check_reward_model(source, "--scorer reward", trained=False)
-    return source
 
 
 def reward_scores(

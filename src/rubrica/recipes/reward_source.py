@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from rubrica.core.config import Json
+from rubrica.core.config import Json, load_config
 from rubrica.core.errors import UsageError, nearest
 from rubrica.core.ports import RewardModel
 from rubrica.recipes.options import RewardModelSource
@@ -99,6 +99,16 @@ def check_reward_model(source: RewardModelSource, where: str, *, trained: bool) 
         path = getattr(source, name)
         if path is not None and not Path(path).expanduser().is_file():
             raise UsageError(f"{where}.{name}: {path}: no such file; check the path")
+
+
+def read_reward_model(name: str, where: str) -> RewardModelSource:
+    """Read a model's name, or the YAML file with its options; ``UsageError`` for what can be seen to be wrong."""
+    if name.endswith((".yaml", ".yml")):
+        source = load_config(RewardModelSource, name)
+    else:
+        source = RewardModelSource(model=name)
+    check_reward_model(source, where, trained=False)
+    return source
 
 
 def open_reward_model(
