@@ -9,12 +9,14 @@ from pathlib import Path
 SRC = Path(__file__).parents[1] / "src"
 ROOT = SRC / "rubrica"
 LOW = {"core", "program"}
-FREE = {"chat", "checkpoint", "control", "losses"}
-"""Single modules below every layer: a chat endpoint, loading a checkpoint, control tokens, losses."""
+FREE = {"attention", "chat", "checkpoint", "control", "losses", "packed"}
+"""Single modules below every layer: a chat endpoint, loading a checkpoint, control tokens, losses, arranged attention."""
 RUNS = LOW | FREE | {"models", "judges", "methods", "train", "evals", "engines", "lab"}
 ALLOWED = {
     "core": set(),
+    "attention": set(),
     "losses": set(),
+    "packed": {"attention"},
     "chat": {"core"},
     "checkpoint": {"core"},
     "control": set(),
@@ -29,7 +31,7 @@ ALLOWED = {
     "reports": {"core", "governance"},
     "engines": {"core"},
     "lab": LOW | FREE | {"models", "judges"},
-    "bench": RUNS,
+    "bench": RUNS | {"recipes"},
     "claims": RUNS | {"recipes"},
     "recipes": RUNS | {"feedback", "governance", "reports"},
     "serve": {"core"},
@@ -48,8 +50,7 @@ ONLY_IN = {
 }
 TORCH_FREE = ("core", "program", "judges", "reports", "serve", "claims", "cli")
 WITH_TORCH = {
-    f"rubrica.judges.{name}"
-    for name in ("attention", "cascade", "continuation", "forward", "local", "reason", "tree")
+    f"rubrica.judges.{name}" for name in ("attention", "continuation", "forward", "local", "reason", "tree")
 }
 """Local judges; imported by nothing of the torch-free set at module level."""
 

@@ -29,9 +29,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from rubrica.core.config import Json
 from rubrica.core.errors import JudgeError
 from rubrica.judges.forest import Branch, Group, Ids
-from rubrica.judges.forward import CausalLM
 from rubrica.judges.tree import TreeScorer, pass_tokens
 from rubrica.lab.checkpoints import checkpoint
+from rubrica.packed import CausalLM
 
 DType = Literal["float32", "bfloat16"]
 Progress = Callable[[str], None]

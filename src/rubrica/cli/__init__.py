@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "align": "rubrica.cli.align:align",
     "program": "rubrica.cli.program:app",
     "score": "rubrica.cli.score:score",
+    "decode": "rubrica.cli.decode:decode",
     "select": "rubrica.cli.select:select",
     "curve": "rubrica.cli.curve:curve",
     "serve": "rubrica.cli.serve:serve",

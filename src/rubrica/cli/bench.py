@@ -265,3 +265,38 @@ def _show_agreement(name: str, agreement: "Agreement | None") -> None:
 
 def _times(amount: float, of: float) -> str:
     return f"{amount / of:.2f} times" if of else "no measure of"
+
+
+@app.command()
+def decode(
+    params: Annotated[
+        str | None,
+        typer.Option(help="Random Llamas of this size (110M, 20M, small) instead of the lab's models."),
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="Prompts of ours, in one batch.", min=1)] = 16,
+    plain_prompts: Annotated[int, typer.Option(help="Prompts of the straightforward ways.", min=1)] = 2,
+    k: Annotated[int, typer.Option(help="Candidates at each position.", min=2)] = 10,
+    rollout_tokens: Annotated[int, typer.Option(help="Tokens of a rollout.", min=1)] = 20,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of an answer.", min=1)] = 24,
+    as_json: JsonFlag = False,
+) -> None:
+    """Transfer Q*: tokens a second against one generate a candidate, and tokens computed against the least possible."""
+    from rubrica.bench.decode import Load, bench_decode, lab_policy, random_policy
+    from rubrica.lab.generator import prompts as lab_prompts
+
+    load = Load(prompts, plain_prompts, k, rollout_tokens, max_tokens)
+    if params is None:
+        models = [lab_policy("starter"), lab_policy("teacher")]
+    else:
+        models = [random_policy(_shape(params), seed) for seed in (0, 1)]
+    asked = lab_prompts("benign", "test", prompts, 0)
+    found = bench_decode(models[0], models[1], asked, load, lambda what: note(f"{what} ..."))
+    if as_json:
+        print_json(found)
+        return
+    for key, value in found.items():
+        print(f"{key:28} {value:.4g}" if isinstance(value, float) else f"{key:28} {value}")
+    for other in ("one_by_one", "by_position"):
+        ours, theirs = found["ours_tokens_per_s"], found[f"{other}_tokens_per_s"]
+        assert isinstance(ours, float) and isinstance(theirs, float)
+        print(f"ours / {other:21} {ours / theirs:.2f}")

@@ -1,31 +1,23 @@
 """Attention of a forest: a token sees the nodes above it and the earlier tokens of its own stretch, never a sibling.
 
 All tokens of a pass are one row, so every matrix product of the model works on distinct tokens only. Attention is
-computed in two parts, to the path above and within the stretch, and joined (:mod:`rubrica.judges.cascade`).
+computed in two parts, to the path above and within the stretch, and joined (:mod:`rubrica.attention`).
 
 Keys and values of nodes that a later pass needs are kept until it has run.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
 
-from rubrica.judges.cascade import KeysValues, Scores, attention, join
+from rubrica.attention import KeysValues, Scores, attention, join
 from rubrica.judges.forest import Ints, Node, PackedBranch, Pass
 
-NAME = "rubrica_forest"
 Kept = dict[Node, dict[int, KeysValues]]
 """Keys and values of nodes of earlier passes, by layer."""
-
-
-class Layer(Protocol):
-    """What is used of an attention module of ``transformers``."""
-
-    layer_idx: int
 
 
 class Run(NamedTuple):
@@ -34,26 +26,6 @@ class Run(NamedTuple):
     start: int
     stop: int
     above: Node | None
-
-
-class Forest(Protocol):
-    """Tokens of one pass and who of them looks at whom."""
-
-    @property
-    def ids(self) -> Tensor:
-        """[tokens]"""
-
-    @property
-    def positions(self) -> Tensor:
-        """[tokens]"""
-
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores, window: int | None
-    ) -> Tensor:
-        """Return the output of one layer's attention, [1, tokens, heads, size].
-
-        ``query`` is [1, heads, tokens, size], ``key`` and ``value`` [1, key heads, tokens, size].
-        """
 
 
 class View:
@@ -227,35 +199,3 @@ def path_of(node: Node, layer: int, kept: Kept) -> KeysValues:
     if len(pairs) == 1:
         return pairs[0]
     return torch.cat([k for k, _ in pairs], 2), torch.cat([v for _, v in pairs], 2)
-
-
-def forest_attention(
-    module: Layer,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: int | None,
-    *,
-    forest: Forest,
-    scaling: float | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    **ignored: object,
-) -> tuple[Tensor, None]:
-    """Attention function of ``transformers``; the mask is what :func:`sliding_window` made of it.
-
-    Raises ``NotImplementedError`` for attention sinks.
-    """
-    if s_aux is not None:
-        raise NotImplementedError("attention sinks")
-    form = Scores(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap)
-    return forest.attend(module.layer_idx, query, key, value, form, attention_mask), None
-
-
-def sliding_window(*, local_size: int | None = None, **ignored: object) -> int | None:
-    """Mask function of ``transformers``: the view knows who looks at whom, so the window is all that is needed."""
-    return local_size
-
-
-AttentionInterface.register(NAME, forest_attention)
-AttentionMaskInterface.register(NAME, sliding_window)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rubrica.attention import KeysValues, Scores, attention, join
 from rubrica.judges.attention import Kept, View, padded, path_of
-from rubrica.judges.cascade import KeysValues, Scores, attention, join
 from rubrica.judges.forest import Node, PackedBranch
 
 NONE = -1

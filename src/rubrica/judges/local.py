@@ -29,7 +29,6 @@ from rubrica.core.programs import Question
 from rubrica.core.records import Label, Outcome, Query, Verdict, Wording
 from rubrica.judges.decision import most_probable
 from rubrica.judges.forest import Branch, Group, Ids
-from rubrica.judges.forward import CausalLM
 from rubrica.judges.layout import (
     CLOSING,
     Encoder,
@@ -43,6 +42,7 @@ from rubrica.judges.layout import (
 from rubrica.judges.reason import Reason, ReasonForm, Score
 from rubrica.judges.template import Mode, allowed_labels
 from rubrica.judges.tree import WIDE, Sharing, TreeScorer, pass_tokens
+from rubrica.packed import CausalLM
 
 CARD = "rubrica_judge.json"
 REASON_TOKENS = 64

@@ -16,8 +16,9 @@ from transformers import GenerationConfig
 
 from rubrica.judges.attention import Kept, View
 from rubrica.judges.forest import Branch, Floats, Group, Ids, Node, Pass, grow, passes
-from rubrica.judges.forward import CausalLM, Forward
+from rubrica.judges.forward import Forward
 from rubrica.judges.reason import Reason, ReasonForm, Score, write_reasons
+from rubrica.packed import CausalLM
 
 Sharing = Literal["tree", "plain"]
 WIDE = 16_384

@@ -162,17 +162,27 @@ def sampler(
     drawn = torch.from_numpy(np.stack([uniforms(seed, key, max_tokens) for key in keys]))
 
     def pick(logits: Tensor, rows: Tensor, step: int) -> Tensor:
-        shares = (logits.double() / temperature).softmax(-1)
-        if top_p < 1:
-            ordered, order = shares.sort(dim=-1, descending=True)
-            before = ordered.cumsum(-1) - ordered
-            shares = shares.scatter(-1, order, ordered.masked_fill(before >= top_p, 0.0))
-        total = shares.cumsum(-1)
-        point = drawn.to(logits.device)[rows, step, None] * total[:, -1:]
-        found = torch.searchsorted(total, point, right=True)[:, 0]
-        return found.clamp(max=logits.shape[-1] - 1)
+        points = drawn.to(logits.device)[rows, step, None]
+        return draw(shares_of(logits, temperature=temperature, top_p=top_p), points)[:, 0]
 
     return pick
+
+
+def draw(shares: Tensor, points: Tensor) -> Tensor:
+    """Tokens [B, N] at ``points`` [B, N] in [0, 1) of the cumulative sum of ``shares`` [B, V], which need not sum to 1."""
+    total = shares.cumsum(-1)
+    found = torch.searchsorted(total, points * total[:, -1:], right=True)
+    return found.clamp(max=shares.shape[-1] - 1)
+
+
+def shares_of(logits: Tensor, *, temperature: float, top_p: float) -> Tensor:
+    """``softmax(logits / temperature)`` in float64, 0 outside the smallest set of likeliest tokens that holds ``top_p``."""
+    shares = (logits.double() / temperature).softmax(-1)
+    if top_p < 1:
+        ordered, order = shares.sort(dim=-1, descending=True)
+        before = ordered.cumsum(-1) - ordered
+        shares = shares.scatter(-1, order, ordered.masked_fill(before >= top_p, 0.0))
+    return shares
 
 
 def uniforms(seed: int, key: Hashable, count: int) -> NDArray[np.float64]:

@@ -19,12 +19,12 @@ from rubrica.core.prompts import Prompt
 from rubrica.core.records import Preference
 from rubrica.core.run import Stage
 from rubrica.judges.factory import JudgeConfig, make_judge, metered
-from rubrica.judges.forward import CausalLM
 from rubrica.judges.layout import Tokenizer
 from rubrica.judges.local import LocalJudge, read_card
 from rubrica.methods.spa import INCONSISTENT, LAMBDAS, NO_INFORMATION, NO_REFINEMENT, hh
 from rubrica.models.decoding import Decoder
 from rubrica.models.hf import ChatTokenizer, HFGenerator
+from rubrica.packed import CausalLM
 from rubrica.program.program import load_program
 from rubrica.recipes.context import Context, Weights, reference_judge
 from rubrica.recipes.models import (

@@ -1,15 +1,20 @@
-"""Attention in parts: over one set of keys with the log-sum-exp of its scores, and the parts joined.
+"""Attention that the caller arranges: in parts that are joined, and as an object that a model's pass takes along.
 
     o = o_a s + o_b (1 - s),    s = sigmoid(lse_a - lse_b)
 
-as in cascade attention for shared prefixes (Ye et al., FlashInfer, arXiv 2501.01005, section 3.1).
+joins attention over two sets of keys by the log-sum-exp of their scores, as in cascade attention for shared prefixes (Ye
+et al., FlashInfer, arXiv 2501.01005, section 3.1). A pass is one row of tokens; a :class:`Forest` tells who of them
+looks at whom.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
 
+NAME = "rubrica_forest"
+"""Under which ``transformers`` knows the attention of a :class:`Forest`."""
 KeysValues = tuple[Tensor, Tensor]
 """Each [rows, key heads, tokens, size]."""
 _HELD = 2**20
@@ -95,3 +100,61 @@ def _weights(query: Tensor, key: Tensor, form: Scores, hidden: Tensor | None) ->
     if hidden is not None:
         scores = scores.masked_fill_(hidden, float("-inf"))
     return scores.exp_(), top.float()
+
+
+class Layer(Protocol):
+    """What is used of an attention module of ``transformers``."""
+
+    layer_idx: int
+
+
+class Forest(Protocol):
+    """Tokens of one pass and who of them looks at whom."""
+
+    @property
+    def ids(self) -> Tensor:
+        """[tokens]"""
+
+    @property
+    def positions(self) -> Tensor:
+        """[tokens]"""
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores, window: int | None
+    ) -> Tensor:
+        """Return the output of one layer's attention, [1, tokens, heads, size].
+
+        ``query`` is [1, heads, tokens, size], ``key`` and ``value`` [1, key heads, tokens, size].
+        """
+
+
+def forest_attention(
+    module: Layer,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: int | None,
+    *,
+    forest: Forest,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **ignored: object,
+) -> tuple[Tensor, None]:
+    """Attention function of ``transformers``; the mask is what :func:`sliding_window` made of it.
+
+    Raises ``NotImplementedError`` for attention sinks.
+    """
+    if s_aux is not None:
+        raise NotImplementedError("attention sinks")
+    form = Scores(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap)
+    return forest.attend(module.layer_idx, query, key, value, form, attention_mask), None
+
+
+def sliding_window(*, local_size: int | None = None, **ignored: object) -> int | None:
+    """Mask function of ``transformers``: the view knows who looks at whom, so the window is all that is needed."""
+    return local_size
+
+
+AttentionInterface.register(NAME, forest_attention)
+AttentionMaskInterface.register(NAME, sliding_window)
