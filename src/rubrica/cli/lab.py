@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rubrica.cli.options import JsonFlag
-from rubrica.cli.output import note, print_json
+from rubrica.cli.output import Command, note, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +59,57 @@ def build(
         passport = manifest["judge_agreement"]
         overall = passport["all"] if isinstance(passport, dict) else None
         note(f"{out}: starter, teacher, judge; seconds {manifest['seconds']}; judge against oracle {overall}")
+
+
+@app.command(cls=Command)
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="lab:NAME, a directory or hub id, interrupt:FILE or decode:FILE."
+        ),
+    ],
+    samples: Annotated[int, typer.Option(help="Prompts of each kind and attack family.", min=1)] = 60,
+    trials: Annotated[int, typer.Option(help="Answers to each prompt.", min=1)] = 1,
+    temperature: Annotated[float, typer.Option(help="Of the answers.", min=0)] = 0.7,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.", min=1)] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of the answers.", min=0)] = 0,
+    think: Annotated[bool, typer.Option("--think", help="It writes draft, <think>, revision.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask a model the lab's held-out prompts; the oracle reads its answers."""
+    from rubrica.cli.output import console, progress_bar
+    from rubrica.core.attempt import Tags
+    from rubrica.lab.evaluate import evaluate as evaluate_models
+    from rubrica.recipes.models import open_source
+    from rubrica.recipes.options import ModelSource
+    from rubrica.recipes.surroundings import default_surroundings
+
+    generator = open_source(ModelSource(model=model), default_surroundings(), dtype="auto", batch_size=128)
+    with progress_bar("answers") as progress:
+        found = evaluate_models(
+            {seed: generator},
+            label=model,
+            tags=Tags() if think else None,
+            samples=samples,
+            trials=trials,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            progress=progress,
+        )
+    if as_json:
+        print_json(found)
+        return
+    from rich.table import Table
+
+    table = Table("rate", "of", box=None)
+    for name in ("value", "95 % interval", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in found.estimates:
+        table.add_row(
+            each.name, each.group, f"{each.value:.3f}", f"[{each.low:.3f}, {each.high:.3f}]", str(each.n)
+        )
+    console().print(table)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rubrica.core.base import NonEmpty
 from rubrica.core.config import Config, Json, content_hash, load_config
 from rubrica.core.errors import UsageError
 from rubrica.core.records import Sampling
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 PREFIX = "decode:"
 """Stands before the file where a model is expected."""
 Mode = Literal["transfer-q", "cd", "args", "best-of-n"]
-_OPERATIONAL = {"batch_tokens"}
+_OPERATIONAL = {"batch_tokens", "store"}
 _UNREAD: dict[Mode, set[str]] = {
     "transfer-q": {"n"},
     "cd": {"n", "baseline", "baseline_reward", "candidates", "weighting", "beta", "max_log_weight"},
@@ -83,6 +84,8 @@ class DecodeConfig(Config):
     """Of all that is drawn (published code)."""
     batch_tokens: int = Field(default=32_768, ge=1)
     """Tokens whose keys and values are held at a time; more prompts fit beside one another with more of them."""
+    store: NonEmpty | None = None
+    """As ``decode:FILE.yaml``: a file that keeps what a judge behind a server answers. ``rubrica decode`` keeps it in OUT."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -19,8 +19,10 @@ from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.ports import Generator
 from rubrica.core.prompts import Prompt
 from rubrica.core.run import Stage
+from rubrica.core.store import Store
 from rubrica.models.hf import HFGenerator
 from rubrica.recipes.context import Context, Surroundings, Weights
+from rubrica.recipes.decoding import open_decoder, read_decode
 from rubrica.recipes.interruptions import model_of
 from rubrica.recipes.options import ModelSource
 from rubrica.train.policy import Lora, Start
@@ -150,10 +152,12 @@ class ChatFormat:
 def model_folder(source: ModelSource, surroundings: Surroundings) -> Path:
     """Return the local folder of a model; a hub id is downloaded first. ``ModelError`` if there is none.
 
-    Of ``interrupt:FILE`` it is the folder of the model that FILE names.
+    Of ``interrupt:FILE`` it is the folder of the model that FILE names, of ``decode:FILE`` that of its base.
     """
     if (file := _interrupted(source)) is not None:
         return model_folder(model_of(file), surroundings)
+    if (decoding := read_decode(source.model)) is not None:
+        return model_folder(decoding.base, surroundings)
     return checkpoint_folder(surroundings.model(source.model), source.revision)
 
 
@@ -203,7 +207,7 @@ def open_generator(
 def open_source(
     source: ModelSource, surroundings: Surroundings, *, dtype: str | None = None, batch_size: int = 32
 ) -> Generator:
-    """Load a model that only writes: a directory, a hub id, ``lab:NAME`` or ``interrupt:FILE``.
+    """Load a model that only writes: a directory, a hub id, ``lab:NAME``, ``interrupt:FILE`` or ``decode:FILE``.
 
     ``dtype`` takes the place of the source's own; a file's model keeps the one that the file names.
     """
@@ -211,6 +215,8 @@ def open_source(
         from rubrica.recipes.forced import open_interrupted  # it needs this module
 
         return open_interrupted(file, surroundings, batch_size=batch_size)
+    if (decoding := read_decode(source.model)) is not None:
+        return open_decoder(decoding, surroundings, Store(decoding.store or ":memory:"))
     folder = model_folder(source, surroundings)
     return open_generator(folder, dtype or source.dtype, source.chat_template, batch_size=batch_size)
 
