@@ -100,8 +100,9 @@ class FakeServer:
         listener.bind(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
         app = FastAPI()
-        for path in ("/v1/chat/completions", "/classify", "/pooling"):
+        for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/classify", "/pooling"):
             app.post(path)(self._handle)
+        app.get("/v1/models")(self._handle)
         config = uvicorn.Config(app, log_config=None, log_level="critical", lifespan="off", http="h11")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, args=(listener,), daemon=True)
@@ -129,7 +130,7 @@ class FakeServer:
                 connection.transport.abort()
 
     async def _handle(self, request: Request) -> Response:
-        body = json.loads(await request.body())
+        body = json.loads(await request.body() or b"{}")
         self.times.append(time.monotonic())
         self.requests.append(body)
         self.headers.append(dict(request.headers))

@@ -99,7 +99,7 @@ class Chat:
         ``concurrency`` bounds the calls under way; how many there are adapts to the server. ``backoff`` is the longest first pause in seconds; it doubles, and the pause is drawn below it.
         ``unusable`` is raised when the endpoint cannot work at all. ``UsageError``: no URL, or a wrong limit.
         """
-        if not _is_base_url(base_url):
+        if not is_base_url(base_url):
             shown = base_url.rpartition("@")[2]  # what stands before may be a password
             raise UsageError(f"server {shown!r}: expected a base URL such as http://localhost:8000/v1")
         self.model, self.url = model, clean_url(base_url)
@@ -367,7 +367,8 @@ def wire(message: Message) -> dict[str, JsonValue]:
     return {"role": message.role, "content": message.content.encode("utf-8", "replace").decode()}
 
 
-def _is_base_url(url: str) -> bool:
+def is_base_url(url: str) -> bool:
+    """Tell whether ``url`` can be the base URL of a server."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

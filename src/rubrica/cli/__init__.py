@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "select": "rubrica.cli.select:select",
     "curve": "rubrica.cli.curve:curve",
     "serve": "rubrica.cli.serve:serve",
+    "interrupt": "rubrica.cli.interrupt:app",
     "judge": "rubrica.cli.judge:app",
     "report": "rubrica.cli.report:report",
     "map": "rubrica.cli.map:app",

@@ -73,7 +73,7 @@ def serve(
     from rubrica.serve.app import LOOPBACK, Limits, Settings
     from rubrica.serve.server import bind, run_server
 
-    keys = _keys(api_key_env)
+    keys = client_keys(api_key_env)
     local = host in LOOPBACK
     if not (local or keys or insecure):
         _refuse_open_door(host)
@@ -113,7 +113,7 @@ def _leave(scorer: "ItemScorer", at_rest: bool) -> None:
     os._exit(0)  # its thread would keep the process, and nothing is left to write
 
 
-def _keys(variable: str | None) -> list[str]:
+def client_keys(variable: str | None) -> list[str]:
     """Keys in the environment, separated by commas; ``UsageError`` where a variable was named that holds none."""
     from rubrica.core.errors import UsageError
 

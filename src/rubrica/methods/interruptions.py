@@ -11,7 +11,7 @@ with it.
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import Field, model_validator
@@ -57,7 +57,7 @@ class Plan(Config):
     """What is inserted where. A part without a schedule is left alone."""
 
     controls: tuple[NonEmpty, ...] = Field(min_length=1, max_length=1000)
-    """Control sentences, best of at most 32 tokens each (own)."""
+    """Control sentences, best of at most 32 tokens each (own); {name} stands for the prompt's tag of that name."""
     input: Schedule | None = None
     """Inside long turns of users and tools; tokens are counted from the beginning of each turn."""
     conversation: Schedule | None = None
@@ -76,6 +76,18 @@ class Plan(Config):
     """``user``: for chat templates without system turns."""
     tags: Tags = Field(default_factory=Tags)
     """Tags around the model's reasoning."""
+
+
+def filled(text: str, tags: Mapping[str, str]) -> str:
+    """Return ``text`` with the tags' values for their names in braces."""
+    for name, value in tags.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def plan_for(plan: Plan, tags: Mapping[str, str]) -> Plan:
+    """Return the plan with controls for a prompt of these tags."""
+    return plan.model_copy(update={"controls": tuple(filled(text, tags) for text in plan.controls)})
 
 
 # --- when -----------------------------------------------------------------------------------------

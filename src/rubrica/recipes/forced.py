@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from rubrica.core.fence import Stripper
 from rubrica.core.pieces import Pieces, estimated
 from rubrica.core.prompts import Prompt
-from rubrica.core.records import Sampling
-from rubrica.methods.interruptions import Cursor, Interrupter, Plan, Schedule, choose, step
-from rubrica.models.decoding import Completion, Pick
+from rubrica.core.records import Response, Sampling
+from rubrica.methods.interruptions import Cursor, Interrupter, Plan, Schedule, choose, plan_for, step
+from rubrica.models.decoding import Completion, Decoder, Pick
 from rubrica.models.forced import Grown, decode_forced, slides
 from rubrica.models.hf import HFGenerator, pick_for
 from rubrica.models.pieces import Unfolding, token_pieces
@@ -42,24 +42,34 @@ class ForcedGenerator(HFGenerator):
 
     def __init__(
         self,
-        folder: Path,
+        model: Decoder | Path,
         tokenizer: PreTrainedTokenizerBase,
         plan: Plan,
         fences: Fences,
         *,
-        dtype: str,
-        batch_size: int,
+        dtype: str = "auto",
+        batch_size: int = 32,
+        name: str | None = None,
     ) -> None:
-        super().__init__(folder, tokenizer, dtype=dtype, batch_size=batch_size)
+        super().__init__(model, tokenizer, dtype=dtype, batch_size=batch_size, name=name)
         if slides(self._model.config):
             self._batch_size = 1
         self._plan, self._fences = plan, fences
         self._special = frozenset(tokenizer.all_special_ids)
+        self._tags: dict[str, dict[str, str]] = {}
         self.log: dict[tuple[str, int], list[Written]] = {}
         """What was forced, by the prompt's id and how often one call had asked it before; the latest call counts."""
 
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, prefixes: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, Response]]:
+        """Yield ``(index, response)`` as the plain generator does."""
+        self._tags = {prompt.id: prompt.tags for prompt in prompts}
+        return super().generate(prompts, sampling, prefixes)
+
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[str | Written]:
         """Yield the visible text as it grows, and every control where it is forced."""
+        self._tags = {prompt.id: prompt.tags}
         row, key = self._encode(self.render(prompt)), (prompt.id, 0)
         self._check_lengths([prompt], [row], [[]], sampling.max_tokens)
         unfolding = Unfolding(self._tokenizer, skip_special_tokens=True)
@@ -105,7 +115,8 @@ class ForcedGenerator(HFGenerator):
         return Unfolding(self._tokenizer, skip_special_tokens=False)
 
     def _controls(self, key: str) -> list[tuple[str, list[int]]]:
-        controls = Interrupter(self._plan, estimated, self._fences.of(key)).controls
+        plan = plan_for(self._plan, self._tags.get(key, {}))
+        controls = Interrupter(plan, estimated, self._fences.of(key)).controls
         return [(text, self._encode(f"\n{self._control.disarm(text)}\n")) for text in controls]
 
     def _begun(self, row: list[int]) -> str:

@@ -15,7 +15,7 @@ from rubrica.core.pieces import Pieces
 from rubrica.core.ports import Generator
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Response, Sampling
-from rubrica.methods.interruptions import Interrupter, Plan, Turn
+from rubrica.methods.interruptions import Interrupter, Plan, State, Turn, plan_for
 from rubrica.recipes.options import ModelSource
 
 
@@ -75,12 +75,18 @@ class ContextGenerator:
 
     def augment(self, prompt: Prompt) -> Prompt:
         """Return the prompt as the model is shown it."""
+        return self.interrupted(prompt)[0]
+
+    def interrupted(self, prompt: Prompt) -> tuple[Prompt, State]:
+        """Return the prompt as the model is shown it, and what was counted in it."""
         turns = [Turn(message.role, (message.content,)) for message in prompt.messages]
-        found = Interrupter(self._plan, self._pieces, self._fences.of(prompt.id)).apply(turns).turns
+        plan = plan_for(self._plan, prompt.tags)
+        found, state = Interrupter(plan, self._pieces, self._fences.of(prompt.id)).apply(turns)
         messages = [
             {"role": _ROLES.get(turn.role, turn.role), "content": "".join(turn.texts)} for turn in found
         ]
-        return prompt.model_copy(update={"messages": tuple(map(Message.model_validate, messages))})
+        shown = prompt.model_copy(update={"messages": tuple(map(Message.model_validate, messages))})
+        return shown, state
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, prefixes: Sequence[str] | None = None

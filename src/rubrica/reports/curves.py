@@ -88,15 +88,36 @@ def over_seeds(curves: Sequence[Curve]) -> Curves:
 
 def spec(curves: Curves, width: int = 640) -> Spec:
     """Draw a line and the band of its interval for each strategy."""
-    names = list(dict.fromkeys(point.strategy for point in curves.points))
-    rows: list[Mapping[str, object]] = [
-        {"x": p.labels, "y": p.score.value, "low": p.score.low, "high": p.score.high, "name": p.strategy}
-        for p in curves.points
-    ]
+    return banded(
+        [Banded(p.strategy, p.labels, p.score.value, p.score.low, p.score.high) for p in curves.points],
+        "labels",
+        "score",
+        width,
+    )
+
+
+class Banded(NamedTuple):
+    """A point of a line, and the interval around it."""
+
+    name: str
+    """The line's."""
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+def banded(
+    points: Sequence[Banded], x_title: str, y_title: str, width: int = 640, *, log: bool = False
+) -> Spec:
+    """Draw lines with bands; ``log``: of the horizontal axis, whose values are then above 0."""
+    names = list(dict.fromkeys(point.name for point in points))
+    rows: list[Mapping[str, object]] = [point._asdict() for point in points]
     x: Spec = {
         "field": "x",
         "type": "quantitative",
-        "axis": {"title": "labels", "grid": False, "format": "d"},
+        "axis": {"title": x_title, "grid": False, "format": "~s" if log else "d"},
+        "scale": {"type": "log" if log else "linear"},
     }
     colour: Spec = {
         "field": "name",
@@ -110,7 +131,7 @@ def spec(curves: Curves, width: int = 640) -> Spec:
         "mark": {"type": "area", "opacity": 0.18},
         "encoding": {
             "x": x,
-            "y": {"field": "low", "type": "quantitative", "scale": scale, "axis": {"title": "score"}},
+            "y": {"field": "low", "type": "quantitative", "scale": scale, "axis": {"title": y_title}},
             "y2": {"field": "high"},
             "color": colour,
         },
@@ -135,11 +156,18 @@ def check_suffix(path: Path) -> None:
 
 def write_curves(curves: Curves, path: Path) -> None:
     """Write a picture or the numbers, by the file's suffix, one of :data:`SUFFIXES`."""
+    write_picture(spec(curves), curves, path)
+
+
+def write_picture(drawn: Spec, numbers: Record, path: Path) -> None:
+    """Write the picture, or the numbers behind it, by the file's suffix, one of :data:`SUFFIXES`."""
     match path.suffix.casefold():
         case ".svg":
-            write_svg(spec(curves), path)
+            write_svg(drawn, path)
         case ".png":
-            drawn = spec(curves) | {"background": "white"}
-            write_bytes(path, vl_convert.vegalite_to_png(drawn, scale=2.0, allowed_base_urls=[]))
+            png = vl_convert.vegalite_to_png(
+                {**drawn, "background": "white"}, scale=2.0, allowed_base_urls=[]
+            )
+            write_bytes(path, png)
         case _:
-            write_json(path, curves)
+            write_json(path, numbers)
