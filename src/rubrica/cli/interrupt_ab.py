@@ -10,11 +10,13 @@ from rubrica.cli.options import JUDGE, PROGRAM, JsonFlag, MaxCalls, MaxMoney, Ma
 from rubrica.cli.output import check_out, console, how_to_go_on, labelled_bar, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rubrica.core.records import Estimate, Unmeasured
     from rubrica.core.store import Store
     from rubrica.judges.budget import Budget
     from rubrica.judges.executor import Executor
-    from rubrica.recipes.interrupt_ab import AbReport
+    from rubrica.recipes.interrupt_ab import AbReport, Shape
 
 
 def ab(
@@ -60,7 +62,6 @@ def ab(
     An answer is checked by a pattern (--expect), or judged (--judge and --program). Run it again after an interruption.
     """
     from rubrica.core.data import load_prompts
-    from rubrica.core.errors import UsageError
     from rubrica.core.records import Sampling
     from rubrica.core.run import claim, write_json
     from rubrica.core.store import Store
@@ -69,27 +70,19 @@ def ab(
     from rubrica.recipes.interrupt_subject import open_subject
     from rubrica.recipes.interruptions import load_plan
     from rubrica.recipes.score import scoring_folder
-    from rubrica.reports.curves import check_suffix, write_picture
 
-    for path in plots or []:
-        check_out(path)
-        check_suffix(path)
-    if (expect is None) == (judge is None) or (judge is None) != (program is None):
-        raise UsageError("ab: give --expect REGEX, or --judge J and --program P")
-    if shape not in ("text", "turns"):
-        raise UsageError(f"--shape {shape!r}: expected text or turns")
-    wanted, file = _lengths(lengths), load_plan(plan)
+    _check(expect, judge, program, plots or [])
+    wanted, file, text = _lengths(lengths), load_plan(plan), _text(filler)
     value = None if expect is None else harness.expecting(expect)
-    prompts, text = load_prompts(source, limit=limit), _text(filler)
-    subject = open_subject(
-        model, file, None if tokenizer is None else pieces_of(tokenizer), batch_size=batch_size
-    )
+    prompts = load_prompts(source, limit=limit)
+    cut = None if tokenizer is None else pieces_of(tokenizer)
+    subject = open_subject(model, file, cut, batch_size=batch_size)
     settings = harness.Settings(
         model=subject.plain.name,
         rule=rule,
         plan=file,
         lengths=wanted,
-        shape="text" if shape == "text" else "turns",
+        shape=_shape(shape),
         check=expect or f"{judge} on {program}",
         prompts=harness.hash_of(prompts),
         filler=harness.hash_of_text(text),
@@ -102,14 +95,42 @@ def ab(
             how = value or _executor(str(judge), str(program), store, budget)
             report = harness.measure(settings, subject, prompts, text, store, how, progress)
     write_json(out / "ab.json", report)
-    for path in plots or []:
-        write_picture(harness.draw(report), report, path)
+    _tell(report, [out / "ab.json"], plots or [], as_json=as_json)
+
+
+def _check(expect: str | None, judge: str | None, program: str | None, plots: "Sequence[Path]") -> None:
+    from rubrica.core.errors import UsageError
+    from rubrica.reports.curves import check_suffix
+
+    for path in plots:
+        check_out(path)
+        check_suffix(path)
+    if (expect is None) == (judge is None) or (judge is None) != (program is None):
+        raise UsageError("ab: give --expect REGEX, or --judge J and --program P")
+
+
+def _shape(shape: str) -> "Shape":
+    from rubrica.core.errors import UsageError
+    from rubrica.recipes.interrupt_ab import SHAPES
+
+    for known in SHAPES:
+        if shape == known:
+            return known
+    raise UsageError(f"--shape {shape!r}: expected {' or '.join(SHAPES)}")
+
+
+def _tell(report: "AbReport", files: "Sequence[Path]", plots: "Sequence[Path]", *, as_json: bool) -> None:
+    from rubrica.recipes.interrupt_ab import draw
+    from rubrica.reports.curves import write_picture
+
+    for path in plots:
+        write_picture(draw(report), report, path)
     if as_json:
         print_json(report)
-    else:
-        _show(report)
-        for path in (out / "ab.json", *(plots or [])):
-            console().print(str(path), soft_wrap=True)
+        return
+    _show(report)
+    for path in (*files, *plots):
+        console().print(str(path), soft_wrap=True)
 
 
 def _lengths(text: str) -> tuple[int, ...]:

@@ -35,6 +35,8 @@ from rubrica.reports.svg import Spec
 
 Arm = Literal["off", "system", "interruptions"]
 ARMS: tuple[Arm, ...] = ("off", "system", "interruptions")
+Shape = Literal["text", "turns"]
+SHAPES: tuple[Shape, ...] = ("text", "turns")
 Value = Callable[[Prompt, str], float]
 """How well an answer keeps the rule."""
 SETTINGS = "ab.yaml"
@@ -51,7 +53,7 @@ class Settings(Config):
     """What is inserted in the arm ``interruptions``."""
     lengths: tuple[int, ...] = Field(min_length=1)
     """Tokens of filler in front of each request."""
-    shape: Literal["text", "turns"] = "text"
+    shape: Shape = "text"
     """The filler stands in the request's own turn, or in turns before it that the assistant took note of."""
     check: NonEmpty
     """How an answer is judged."""
@@ -142,7 +144,7 @@ def contexts(
     filler: str,
     pieces: Pieces,
     length: int,
-    shape: Literal["text", "turns"],
+    shape: Shape,
     seed: int = 0,
 ) -> list[Prompt]:
     """Return each request behind ``length`` tokens of filler. ``UsageError`` for a filler without a token."""
@@ -161,7 +163,7 @@ def contexts(
 _TURN = 64
 
 
-def _behind(window: Sequence[str], last: Message, shape: str) -> list[Message]:
+def _behind(window: Sequence[str], last: Message, shape: Shape) -> list[Message]:
     if shape == "text":
         text = "".join(window).strip()
         return [Message(role=last.role, content=f"{text}\n\n{last.content}" if text else last.content)]
