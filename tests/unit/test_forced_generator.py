@@ -42,6 +42,9 @@ def test_text_unfolds_as_it_is_decoded_at_once():
     ids = tokenizer.encode("The root: 漢字 🙂 — boil it. " * 5)
     unfolding = Unfolding(tokenizer, skip_special_tokens=True)
     assert "".join(map(unfolding.push, ids)) == tokenizer.decode(ids)
+    unfolding, half = Unfolding(tokenizer, skip_special_tokens=True), tokenizer.encode("a🙂")[:-1]
+    assert "".join(map(unfolding.push, half)) == "a"
+    assert unfolding.end() == tokenizer.decode(half)[1:] == "�"
 
 
 def test_what_the_model_reads_is_the_augmented_sequence(tmp_path):

@@ -8,7 +8,16 @@ import typer
 from rubrica.cli.interrupt_ab import ab
 from rubrica.cli.interrupt_serve import PlanArg, TokenizerFlag, pieces_of, serve
 from rubrica.cli.options import JsonFlag
-from rubrica.cli.output import Command, check_out, console, how_to_go_on, note, print_json, progress_bar
+from rubrica.cli.output import (
+    Command,
+    check_out,
+    console,
+    how_to_go_on,
+    note,
+    plain,
+    print_json,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from rubrica.methods.context_ratio import Measure
@@ -188,10 +197,10 @@ def generate(
             return
         for part in parts:
             if isinstance(part, str):
-                console().print(part, end="", soft_wrap=True)
+                typer.echo(plain(part), nl=False)
             else:
                 note(f"[{part.region}, after {part.after} tokens: {part.control}]")
-        console().print()
+        typer.echo()
         return
     assert source is not None and out is not None
     with how_to_go_on(f"answers so far are in {out}"), progress_bar("answers") as progress:

@@ -5,9 +5,9 @@ judge. The word is another one for each prompt, so that the rule has to be read,
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -27,6 +27,8 @@ RULE = 'Begin with "{word}".'
 EXPECT = r"\A{word}\b"
 """What an answer that keeps it looks like."""
 WORDS = FIRST
+Place = Literal["nowhere", "system", "within"]
+"""Where the rule of a lesson stands."""
 SHORT = 96
 """Tokens of other text that the model ever sees between a rule and a request while it learns, at most."""
 UPDATES = 300
@@ -60,13 +62,14 @@ def rows(
     *,
     longest: int,
     shortest: int = 0,
+    where: Sequence[Place] = ("nowhere", "system", "system", "within"),
     pool: int | None = None,
     seed: int = 0,
 ) -> Callable[[random.Random, int], list[Row]]:
     """Lessons with ``shortest`` to ``longest`` tokens of other text before the request.
 
-    Of four, one has no rule and a plain answer, two the rule as system prompt, one as a control within the text: one that
-    stands there up to three times. ``pool``: so many different lessons, again and again; None: never the same.
+    ``where`` the rule stands is drawn for each: nowhere, and then the answer is a plain one; in the system prompt; up to
+    three times within the text, as controls do. ``pool``: so many different lessons, again and again; None: always new.
     """
     facts = tokenizer(filler(seed), add_special_tokens=False)["input_ids"]
 
@@ -75,13 +78,13 @@ def rows(
         length, start = rng.randint(shortest, longest), rng.randrange(len(facts) - longest)
         text = str(tokenizer.decode(facts[start : start + length])).strip()
         answer = willing_answer(prompt.tags, prompt.tags["core"], rng, calm=True)
-        rule, where = RULE.format(word=prompt.tags["word"]), rng.randrange(4)
-        if where:
+        rule, place = filled_rule(prompt), rng.choice(where)
+        if place != "nowhere":
             answer = f"{prompt.tags['word']} {answer}"
-        if where == 3:
+        if place == "within":
             text = _within(text, rule, rng)
         messages = [Message(role="user", content=f"{text}\n\n{prompt.messages[0].content}".strip())]
-        if where in (1, 2):
+        if place == "system":
             messages.insert(0, Message(role="system", content=rule))
         return encode(tokenizer, prompt.model_copy(update={"messages": tuple(messages)}), answer)
 
@@ -90,6 +93,11 @@ def rows(
     known = random.Random(f"lessons-{seed}")
     lessons = [lesson(known) for _ in range(pool)]
     return lambda rng, count: rng.choices(lessons, k=count)
+
+
+def filled_rule(prompt: Prompt) -> str:
+    """Return the rule for one request."""
+    return RULE.replace("{word}", prompt.tags["word"])
 
 
 def _within(text: str, rule: str, rng: random.Random) -> str:
@@ -128,13 +136,18 @@ def teach(
 
 
 def teach_obedience(
-    out: Path, *, updates: int = UPDATES, seed: int = 0, progress: Progress | None = None
+    out: Path,
+    *,
+    longest: int = SHORT,
+    updates: int = UPDATES,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> None:
-    """Teach the lab's starter to keep a rule, in contexts of at most :data:`SHORT` tokens (2 to 5 minutes on one core)."""
+    """Teach the lab's starter to keep a rule in contexts of at most ``longest`` tokens (a few minutes on one core)."""
     teach(
         checkpoint("starter"),
         out,
-        lambda tokenizer: rows(tokenizer, longest=SHORT, seed=seed),
+        lambda tokenizer: rows(tokenizer, longest=longest, seed=seed),
         updates=updates,
         batch=32,
         learning_rate=1e-3,

@@ -67,6 +67,10 @@ class Unfolding:
         self._shown = text
         return new
 
+    def end(self) -> str:
+        """Return what waits for a token that will not come."""
+        return self._decode()[len(self._shown) :]
+
     def _decode(self) -> str:
         return self._tokenizer.decode(
             self._ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False

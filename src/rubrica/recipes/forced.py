@@ -80,7 +80,7 @@ class ForcedGenerator(HFGenerator):
                 yield text
             yield from self.log[key][told:]
             told = len(self.log[key])
-        if rest := stripper.end():
+        if rest := stripper.feed(unfolding.end()) + stripper.end():
             yield rest
 
     def _complete(
