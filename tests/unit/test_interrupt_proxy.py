@@ -104,6 +104,18 @@ def test_fences_differ_between_clients_and_conversations(fake_server):
     assert found[0] == found[3]
 
 
+def test_a_secret_of_the_process_or_of_all_replicas(monkeypatch):
+    def nonce(plan: InterruptedModel) -> str:
+        fence = MessageInterrupter(plan, estimated).chat([user("hi")], "anna").fence
+        assert fence is not None
+        return fence.nonce
+
+    assert nonce(PLAN) != nonce(PLAN)
+    monkeypatch.setenv("SECRET_OF_ALL", "s")
+    shared = PLAN.model_copy(update={"secret_env": "SECRET_OF_ALL"})
+    assert nonce(shared) == nonce(shared)
+
+
 def test_parts_tools_and_pictures_survive(fake_server):
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}

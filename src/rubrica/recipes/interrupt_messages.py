@@ -34,7 +34,7 @@ class MessageInterrupter:
             raise UsageError(
                 "interruptions: nothing to do; give the plan a schedule for conversation or input"
             )
-        self._plan, self._pieces, self._fences = plan, pieces, Fences(plan)
+        self._plan, self._pieces, self._fences = plan, pieces, Fences(plan, fresh=True)
 
     def chat(self, messages: Json, who: str) -> Prepared:
         """Return the messages with their controls; what has another form than messages is returned as it is."""

@@ -4,6 +4,7 @@ A prompt's nonce is derived from a secret and the prompt, so that a run that is 
 """
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,8 +26,8 @@ class InterruptedModel(Plan):
     model: ModelSource | None = None
     """The model; commands that ask a server, or none, do without."""
     secret_env: NonEmpty | None = None
-    """Environment variable with the secret of the nonces; None derives them from this file, so that evaluation repeats
-    itself: name one wherever others may know the file (own)."""
+    """Environment variable with the secret of the nonces. None: the proxy draws one when it starts; elsewhere it is derived
+    from this file, so that evaluation repeats itself (own)."""
 
 
 def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> InterruptedModel:
@@ -45,14 +46,17 @@ def model_of(path: str | Path) -> ModelSource:
 class Fences:
     """The fence of each prompt, by its id."""
 
-    def __init__(self, plan: InterruptedModel) -> None:
-        """``UsageError`` where the variable of the secret is empty."""
-        secret = os.environ.get(plan.secret_env, "") if plan.secret_env else content_hash(plan)
-        if not secret:
+    def __init__(self, plan: InterruptedModel, *, fresh: bool = False) -> None:
+        """``fresh``: without a secret of its own draw one now, instead of deriving it from the plan.
+
+        ``UsageError`` where the variable of the secret is empty.
+        """
+        derived = secrets.token_hex(16) if fresh else content_hash(plan)
+        self._secret = os.environ.get(plan.secret_env, "") if plan.secret_env else derived
+        if not self._secret:
             raise UsageError(
                 f"secret_env: the variable {plan.secret_env} is empty or not set; put a secret into it"
             )
-        self._secret = secret
 
     def of(self, key: str) -> Fence:
         """Return the fence of the prompt or conversation that ``key`` identifies."""

@@ -24,6 +24,7 @@ from rubrica.serve.guard import Guard, Keys
 
 _HOP = {
     *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "upgrade"),
+    "date",
     *("transfer-encoding", "content-length", "content-encoding", "accept-encoding", "host", "expect"),
 }
 METHODS = ["GET", "POST", "DELETE"]
