@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from rubrica.recipes.interrupt_ab import AbReport
 
 PAPER = "LLM Reinforcement in Context (2511.12782)"
-NOBODY = "nobody in training; in evaluation a pattern: the answer begins with the word or does not"
+NOBODY = (
+    "nobody in training; neither judge nor oracle in evaluation: an answer begins with the word or does not, "
+    "which a pattern sees"
+)
 EVERY, SLACK = 64, 8
 SHORT, SHORTER = 96, 16
 MARGIN = 0.05
