@@ -133,26 +133,30 @@ def _show_decision(decision: "Decision") -> None:
 
 
 def _show_report(report: "DecodeReport") -> None:
-    out, spent = console(), report.spent
-    out.print(f"{report.mode}: {plural(report.answers, 'answer')}, {report.unfinished} unfinished")
+    spent = report.spent
+
+    def say(line: str) -> None:
+        console().print(line, soft_wrap=True)
+
+    say(f"{report.mode}: {plural(report.answers, 'answer')}, {report.unfinished} unfinished")
     if report.reward is not None:
-        out.print(f"mean reward {_interval(report.reward, '+.3f')}")
+        say(f"mean reward {_interval(report.reward, '+.3f')}")
     if report.without_reward:
         note(f"{plural(report.without_reward, 'answer')} without a reward, in no mean")
     bound = " at most" if report.kl_bound else ""
-    out.print(f"KL to the base{bound} {_interval(report.kl, '.2f')} nats an answer")
-    out.print(
+    say(f"KL to the base{bound} {_interval(report.kl, '.2f')} nats an answer")
+    say(
         f"{report.tokens.value:.1f} tokens an answer; {spent.texts:,} texts scored, {spent.missing:,} without a reward"
     )
     if report.blind:
         note(f"{report.blind} of {report.decisions} decisions without any value: taken by the model alone")
     share = spent.computed / spent.least
-    out.print(
+    say(
         f"{spent.computed:,} tokens through the models, {share:.3f} times the least possible; "
         f"{spent.computed / spent.new_tokens:.1f} for each token written"
     )
     if report.session_tokens:
-        out.print(
+        say(
             f"{plural(report.session_tokens, 'new token')} in {report.seconds:.1f} s: "
             f"{report.session_tokens / report.seconds:.1f} tokens a second"
         )

@@ -1,24 +1,24 @@
 """Anything that can be a reward of whole texts, as one thing: a program and its judge, or a reward model."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from rubrica.core.attempt import Tags
 from rubrica.core.base import NonEmpty, Slug
 from rubrica.core.config import Config, content_hash
 from rubrica.core.errors import ModelError, UsageError, nearest
-from rubrica.core.ports import Judge, RewardModel, thresholds_of
+from rubrica.core.ports import Judge, RewardModel
 from rubrica.core.programs import Program
 from rubrica.core.prompts import Prompt
+from rubrica.core.scoring import ScoreItem
 from rubrica.core.store import Store
 from rubrica.judges.budget import Purse
-from rubrica.judges.executor import Executor
 from rubrica.judges.factory import JudgeConfig, check_spec, make_judge, parts, server_of
-from rubrica.program.labels import verdicts_of
 from rubrica.program.program import load_program, program_hash
 from rubrica.program.reward import RewardConfig
 from rubrica.recipes.context import Surroundings
 from rubrica.recipes.options import RewardModelSource
 from rubrica.recipes.reward_source import check_reward_model, open_reward_model
+from rubrica.recipes.scorer import ItemScorer
 
 
 class JudgeReward(Config):
@@ -43,35 +43,41 @@ class JudgedTexts:
     """
 
     def __init__(self, judge: Judge, program: Program, store: Store | None = None) -> None:
-        self._judge, self._program, self._store = judge, program, store
+        self._judge, self._program = judge, program
+        self._scorer = None if store is None else self._new_scorer(store)
         self.fingerprint = content_hash(["judged", judge.fingerprint, program_hash(program)])
 
     def score(self, items: Sequence[tuple[Prompt, str]]) -> Iterator[tuple[int, float | ModelError]]:
-        """Yield ``(index, total)``; raises ``JudgeError`` and ``BudgetError`` as the executor does."""
-        if self._store is not None:
-            yield from self._score(items, self._store)
+        """Yield ``(index, total)``; ``JudgeError`` when the judge itself does not answer, ``BudgetError`` at a cap."""
+        if self._scorer is not None:
+            yield from _totals(self._scorer, items)
         else:
-            with Store(":memory:") as store:
-                yield from self._score(items, store)
+            with self._new_scorer(Store(":memory:")) as scorer:
+                yield from _totals(scorer, items)
 
-    def _score(
-        self, items: Sequence[tuple[Prompt, str]], store: Store
-    ) -> Iterator[tuple[int, float | ModelError]]:
-        executor = Executor(
-            self._judge,
-            store,
-            program=self._program,
-            reward=RewardConfig(),
-            thresholds=thresholds_of(self._judge),
+    def _new_scorer(self, store: Store) -> ItemScorer:
+        return ItemScorer(self._judge, store, program=self._program, reward=RewardConfig(), tags=Tags())
+
+
+def _totals(
+    scorer: ItemScorer, items: Sequence[tuple[Prompt, str]]
+) -> Iterator[tuple[int, float | ModelError]]:
+    asked = [
+        ScoreItem(
+            prompt=prompt.messages,
+            completion=text,
+            mode="text",
+            tags=prompt.tags,
+            questions=prompt.questions,
+            id=prompt.id,
         )
-        for index, card in enumerate(executor.score(items)):
-            if card.total is not None:
-                yield index, card.total
-            else:
-                missing = [v for v in verdicts_of(card).values() if v.label is None]
-                why = Counter(v.reason or v.outcome.value for v in missing).most_common(1)
-                said = why[0][0] if why else "no question of the program applies"
-                yield index, ModelError(f"prompt {items[index][0].id!r}: no total: {said}")
+        for prompt, text in items
+    ]
+    for index, found in enumerate(scorer.score(asked)):
+        if found.reward is not None:
+            yield index, found.reward
+        else:
+            yield index, ModelError(f"prompt {items[index][0].id!r}: {found.reason}")
 
 
 def check_text_reward(source: TextReward, where: str, surroundings: Surroundings) -> None:
