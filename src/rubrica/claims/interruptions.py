@@ -4,6 +4,8 @@ The paper is a concept and has no experiment, so the experiments are ours. The l
 with this word*, in contexts of at most 96 tokens. Then the rule is buried under up to 768 tokens of other text: alone, as
 a system prompt, or with the same sentence once in 64 tokens. The other half starts from a model that keeps the rule under 16
 tokens, and counts how many different examples of a longer context it takes until it is kept there too.
+
+One trial went before: with 40 updates of 8 lessons instead of 60 of 16, 256 different lessons were seen but once each.
 """
 
 import math
@@ -33,7 +35,7 @@ MARGIN = 0.05
 """What *holds* allows to be lost between the shortest and the longest context; set before any seed was run."""
 KEPT = 0.9
 """Share of kept rules from which a number of examples is enough; set before any seed was run."""
-LESSONS = {"updates": 40, "batch": 8}
+LESSONS = {"updates": 60, "batch": 16}
 RATE = 5e-4
 
 
