@@ -309,18 +309,33 @@ class Interrupter:
             edits.append(Edit(0, 0, f"{text}\n", "control"))
         for part, whole in enumerate(turn.texts):
             pieces = self._pieces(whole)
-            ends = itertools.accumulate(map(len, pieces))
-            for at, free in zip(ends, free_cuts(pieces), strict=True):
-                now = State(now.turn, now.input + 1, now.conversation + 1, now.number, now.raw + 1)
-                if open_to and self._reached(now, free):
+            if not open_to:
+                now = _counted(now, len(pieces))
+                continue
+            free, ends, at = free_cuts(pieces), list(itertools.accumulate(map(len, pieces))), 0
+            while (ahead := self._ahead(now)) is not None and at + ahead <= len(pieces):
+                now, at = _counted(now, ahead), at + ahead
+                if self._reached(now, free[at - 1]):
                     text, now = self._next(now)
-                    edits.append(Edit(part, at, f"\n{text}\n" if at < len(whole) else f"\n{text}", "control"))
+                    end = ends[at - 1]
+                    edits.append(
+                        Edit(part, end, f"\n{text}\n" if end < len(whole) else f"\n{text}", "control")
+                    )
+            now = _counted(now, len(pieces) - at)
         return edits, now
+
+    def _counts(self, now: State) -> list[tuple[Schedule, int]]:
+        pairs = ((self._plan.input, now.input), (self._plan.conversation, now.conversation))
+        return [(schedule, since) for schedule, since in pairs if schedule is not None]
+
+    def _ahead(self, now: State) -> int | None:
+        """How many tokens on something can be due at the earliest; None without a schedule."""
+        waits = [period(schedule, now.number) - since for schedule, since in self._counts(now)]
+        return max(1, min(waits)) if waits else None
 
     def _reached(self, now: State, free: bool) -> bool:
         """Whether a control belongs behind the token that was just counted."""
-        pairs = ((self._plan.input, now.input), (self._plan.conversation, now.conversation))
-        return any(due(schedule, Cursor(since, now.number), free) for schedule, since in pairs if schedule)
+        return any(due(schedule, Cursor(since, now.number), free) for schedule, since in self._counts(now))
 
     def _due(self, now: State) -> bool:
         """Whether a control is overdue from an assistant's turn."""
@@ -343,6 +358,12 @@ class Interrupter:
             part = max(n for n in range(len(texts)) if starts[n] < splice.at)
             found.append(Edit(part, splice.at - starts[part], splice.text, "escape"))
         return found
+
+
+def _counted(now: State, tokens: int) -> State:
+    return now._replace(
+        input=now.input + tokens, conversation=now.conversation + tokens, raw=now.raw + tokens
+    )
 
 
 def _own_turn(role: str, text: str, kind: Kind) -> AugmentedTurn:
