@@ -212,6 +212,7 @@ def test_the_lab_decodes_with_the_oracle(capsys, tmp_path):
         (["--prompt", "a", "--set", "mode=tq"], "expected 'transfer-q', 'cd', 'args' or 'best-of-n'"),
         (["--prompt", "a", "--set", "baseline=null"], "baseline is missing"),
         (["--prompt", "a", "--set", "n_rollouts=4"], "greedy rollouts are all equal"),
+        (["--prompt", "a", "--set", "mode=cd", "--set", "n_rollouts=4"], "greedy rollouts are all equal"),
         (["--prompt", "a", "--set", "alpah=4"], "did you mean 'alpha'"),
         (["--prompt", "a", "--set", "k=1"], "greater than or equal to 2"),
         (["--prompt", "a", "--set", "candidates=baseline", "--set", "block=2"], "expected block 1"),
@@ -292,6 +293,38 @@ def test_a_text_without_a_total_has_its_reason(fake_server):
         found = dict(JudgedTexts(judge, PROGRAM, store).score([(prompt, "xxxx"), (prompt, "y")]))
     assert "too long" in str(found[0])
     assert isinstance(found[1], float), str(found)
+
+
+def test_a_decoder_is_evaluated_like_any_model(place, fake_server, capsys):
+    fake_server.answer = coin
+    (place / "lab.yaml").write_text(
+        "mode: args\nbase: {model: 'lab:starter', dtype: float32}\n"
+        "reward: {judge: lab-oracle, program: lab, principle: harmlessness}\nk: 2\n"
+    )
+    argv = ["lab", "evaluate", f"decode:{place}/lab.yaml", "--samples", "1", "--max-tokens", "3"]
+    found = json.loads(run_for(0, capsys, *argv, "--json").out)
+    assert found["label"] == f"decode:{place}/lab.yaml" and found["judge"].startswith("lab-oracle")
+    assert {each["name"] for each in found["estimates"]} >= {"asr", "frr", "capability"}
+    assert "expected decode:FILE.yaml" in run_for(2, capsys, "lab", "evaluate", "decode:x").err
+
+
+def test_the_benchmark_compares_equal_texts(capsys):
+    sizes = [
+        "--prompts",
+        "2",
+        "--plain-prompts",
+        "1",
+        "--k",
+        "3",
+        "--rollout-tokens",
+        "3",
+        "--max-tokens",
+        "4",
+    ]
+    found = json.loads(run_for(0, capsys, "bench", "decode", *sizes, "--json").out)
+    assert found["one_by_one_same_texts"] == found["by_position_same_texts"] == "1 of 1"
+    assert found["computed_over_least"] == 1.0
+    assert found["one_by_one_computed_per_token"] > found["ours_computed_per_token"]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Sampling
 from rubrica.methods.transfer_q import Indirect
-from rubrica.models import trunk as trunks
+from rubrica.models import trunks
 from rubrica.models.decoding import uniforms
 from rubrica.recipes.best_of_n import BestOfN
 from rubrica.recipes.decoders import Policy

@@ -6,7 +6,8 @@ import torch
 
 from rubrica.models.distinct import Distinct
 from rubrica.models.rollouts import Start, Style, likeliest, roll
-from rubrica.models.trunk import Line, PlainTrunk, Rows, SharedTrunk, make_trunk, shares
+from rubrica.models.trunk import Line, Rows, SharedTrunk
+from rubrica.models.trunks import PlainTrunk, make_trunk, shares
 from rubrica.packed import PackedModel
 from tiny import FAMILIES, SENTENCES, other_model, tiny_model, tiny_tokenizer
 
@@ -184,3 +185,15 @@ def test_rows_keep_what_they_know():
     rows = Rows(room=3, capacity=2)
     assert [rows.add(4, [1, 2]), rows.add(5, [3])] == [0, 1]
     assert (rows.slots, rows.tokens, rows.read) == ([4, 5], [[1, 2], [3]], [0, 0])
+
+
+def test_half_precision_shares_as_well():
+    model = model_of("llama").to(torch.bfloat16)
+    assert shares(model)
+    trunk = trunk_of(model)
+    trunk.fill(PROMPTS)
+    [sample] = roll(trunk, [Start(0, [40], 6, None)], Style(1.0, 1.0, frozenset())).samples[0]
+    for depth in range(1, 6):
+        with torch.no_grad():
+            scores = model(torch.tensor([[*PROMPTS[0], *sample[:depth]]])).logits[0, -1].float()
+        assert scores.max() - scores[sample[depth]] < 0.1  # equal up to the rounding of ties

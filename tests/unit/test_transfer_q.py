@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rubrica.claims.transfer_q import Point, within
 from rubrica.methods.best_of_n import best, divergence_bound
 from rubrica.methods.transfer_q import Indirect, Rollout, divergence, log_weights, policy, values
 
@@ -206,3 +207,11 @@ def test_the_bound_of_best_of_n_is_what_enumeration_gives():
     assert exact_kl < divergence_bound(3)
     fine = np.diff([(i / 100_000) ** 3 for i in range(100_001)])
     assert float((fine * np.log(fine * 100_000)).sum()) == pytest.approx(divergence_bound(3), abs=1e-4)
+
+
+def test_a_rival_gets_the_best_mixture_that_it_can_afford():
+    points = [Point(0.0, 0.0), Point(4.0, 0.4), Point(8.0, 1.0), Point(2.0, 0.1)]
+    assert within(points, 4.0) == pytest.approx(0.5)  # half of the third, half of the base
+    assert within(points, 5.0) == pytest.approx(0.625)
+    assert within(points, 9.0) == 1.0
+    assert within(points[:2], 2.0) == pytest.approx(0.2)

@@ -65,23 +65,21 @@ def test(bench: Bench) -> Mapping[str, Effect]:
     base = _decoded(bench, mode="best-of-n", n=1)
     teacher = _decoded(bench, mode="best-of-n", n=1, base={"model": "lab:teacher", "dtype": "float32"})
     details: dict[str, Detail] = {}
-    _note(details, "transfer-q", ours)
-    _note(details, "base", base)
-    _note(details, "baseline", teacher)
-    effects: dict[str, Effect] = {}
+    for name, found in (("transfer-q", ours), ("base", base), ("baseline", teacher)):
+        _note(details, name, found)
+    gains: dict[str, float] = {}
     for claim, mode in ((CD, "cd"), (ARGS, "args")):
         points = [Point(base.kl, base.reward)]
         for alpha in RIVAL_ALPHAS:
             found = _decoded(bench, mode=mode, alpha=alpha)
             _note(details, f"{mode}.{alpha:g}", found)
             points.append(Point(found.kl, found.reward))
-        effects[claim.id] = Effect(value=ours.reward - within(points, ours.kl))
+        gains[claim.id] = ours.reward - within(points, ours.kl)
     n = max(1, round(ours.computed / base.tokens))
     best = _decoded(bench, mode="best-of-n", n=n)
-    _note(details, "best-of-n", best)
-    details["best-of-n.n"] = n
-    effects[BEST.id] = Effect(value=ours.reward - best.reward, details=details)
-    return effects
+    _note(details, f"best-of-{n}", best)
+    gains[BEST.id] = ours.reward - best.reward
+    return {id: Effect(value=value, details=details) for id, value in gains.items()}
 
 
 def _note(details: dict[str, Detail], name: str, found: Result) -> None:

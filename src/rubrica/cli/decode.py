@@ -155,10 +155,10 @@ def _show_report(report: "DecodeReport") -> None:
         f"{spent.computed:,} tokens through the models, {share:.3f} times the least possible; "
         f"{spent.computed / spent.new_tokens:.1f} for each token written"
     )
-    if report.session_tokens:
+    if report.tokens_per_second is not None:
         say(
             f"{plural(report.session_tokens, 'new token')} in {report.seconds:.1f} s: "
-            f"{report.session_tokens / report.seconds:.1f} tokens a second"
+            f"{report.tokens_per_second:.1f} tokens a second"
         )
 
 

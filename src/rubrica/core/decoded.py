@@ -86,3 +86,5 @@ class DecodeReport(Record):
     """Of this session's answers alone."""
     session_tokens: int
     """Tokens of this session's answers."""
+    tokens_per_second: FiniteFloat | None
+    """Of this session; None where it decoded nothing."""

@@ -8,14 +8,14 @@ chosen hands its keys and values to the slot. Shapes: S slots, R rows, V vocabul
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rubrica.attention import KeysValues, Scores, attention, join
-from rubrica.packed import CausalLM, PackedModel
+from rubrica.packed import PackedModel
 
 _PASS_TOKENS = 16_384
 """Prompt tokens that are read in one pass, unless one prompt has more."""
@@ -142,7 +142,7 @@ class SharedTrunk:
     @torch.inference_mode()
     def copy(self, rows: Rows, parents: Sequence[int]) -> list[int]:
         """As :meth:`Trunk.copy`."""
-        children = [_again(rows, parent) for parent in parents]
+        children = [again(rows, parent) for parent in parents]
         for keys, values in rows.own.values():
             for held in (keys, values):
                 held[children] = held[list(parents)]
@@ -153,7 +153,7 @@ class SharedTrunk:
         """As :meth:`Trunk.follow`."""
         groups: dict[tuple[int, int], list[tuple[int, Line]]] = {}
         for row, (line, count) in found.items():
-            _take_over(rows, row, count, line.tops)
+            take_over(rows, row, count, line.tops)
             if count:
                 groups.setdefault((id(line.rows), line.skip), []).append((row, line))
         for group in groups.values():
@@ -204,13 +204,15 @@ def _room(like: Tensor, count: int, length: int) -> Tensor:
     return like.new_zeros(count, like.shape[1], length, like.shape[3])
 
 
-def _again(rows: Rows, parent: int) -> int:
+def again(rows: Rows, parent: int) -> int:
+    """Add a row with the tokens of ``parent``, and what is known of them."""
     child = rows.add(rows.slots[parent], rows.tokens[parent])
-    _take_over(rows, child, rows.read[parent], rows.tops[parent])
+    take_over(rows, child, rows.read[parent], rows.tops[parent])
     return child
 
 
-def _take_over(rows: Rows, row: int, read: int, tops: Sequence[Top]) -> None:
+def take_over(rows: Rows, row: int, read: int, tops: Sequence[Top]) -> None:
+    """Note that ``read`` tokens of a row need not be read, and what is likeliest behind them."""
     rows.read[row], rows.tops[row] = read, list(tops[:read])
 
 
@@ -262,7 +264,8 @@ class _Stepping:
         self._columns = torch.from_numpy(columns).to(device)
         self._width = int(columns.max()) + 1
         self._even = bool((columns == columns[0]).all())
-        self._whole = list(which) == list(range(rows.capacity))
+        first = list(which) == list(range(len(which)))
+        self._own: slice | Tensor = slice(len(which)) if first else self._index  # a slice copies nothing
         present, group = np.unique(slots, return_inverse=True)
         self._present = None if len(present) == len(lengths) else torch.from_numpy(present).to(device)
         self._lengths = torch.from_numpy(lengths[present]).to(device)
@@ -280,9 +283,7 @@ class _Stepping:
         pair = self._trunk.own_of(self._rows, layer, key, value)
         for held, new in zip(pair, (key, value), strict=True):
             held[self._index, :, self._columns] = new[0].transpose(0, 1)
-        keys, values = (
-            (x if self._whole else x[self._index, :, : self._width])[:, :, : self._width] for x in pair
-        )
+        keys, values = (x[self._own, :, : self._width] for x in pair)
         tokens = query[0].transpose(0, 1)
         own, lse = attention(tokens[:, :, None], keys, values, scores, allow=self._mask("own", window))
         own, lse = own[:, :, 0], lse[:, :, 0]
@@ -340,99 +341,3 @@ def _grid(group: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.nda
     grid = np.zeros((count, int(sizes.max())), dtype=np.int64)
     grid[group, place] = np.arange(len(group))
     return group, place, grid
-
-
-class PlainTrunk:
-    """A :class:`Trunk` of any causal language model: everything is read anew, rows of one length together."""
-
-    def __init__(self, model: CausalLM, slots: int) -> None:
-        self._model = model
-        self._held: list[list[int]] = [[] for _ in range(slots)]
-        self.computed = [0] * slots
-
-    def fill(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
-        """As :meth:`Trunk.fill`."""
-        for slot, prompt in prompts.items():
-            self._held[slot] = list(prompt)
-            self.computed[slot] = len(prompt)
-        return self._logits([self._held[slot] for slot in prompts])
-
-    def step(self, rows: Rows, which: Sequence[int]) -> Tensor:
-        """As :meth:`Trunk.step`."""
-        sequences = []
-        for row in which:
-            rows.read[row] += 1
-            slot = rows.slots[row]
-            sequences.append(self._held[slot] + rows.tokens[row][: rows.read[row]])
-            self.computed[slot] += len(sequences[-1])
-        return self._logits(sequences)
-
-    def copy(self, rows: Rows, parents: Sequence[int]) -> list[int]:
-        """As :meth:`Trunk.copy`."""
-        return [_again(rows, parent) for parent in parents]
-
-    def follow(self, rows: Rows, found: Mapping[int, tuple[Line, int]]) -> None:
-        """As :meth:`Trunk.follow`."""
-        for row, (line, count) in found.items():
-            _take_over(rows, row, count, line.tops)
-
-    def commit(self, rows: Rows, chosen: Mapping[int, int], count: int) -> None:
-        """As :meth:`Trunk.commit`."""
-        for slot, row in chosen.items():
-            self._held[slot] += rows.tokens[row][:count]
-
-    def keep(self, slots: Sequence[int]) -> None:
-        """As :meth:`Trunk.keep`."""
-        self._held = [self._held[slot] for slot in slots]
-        self.computed = [self.computed[slot] for slot in slots]
-
-    @torch.inference_mode()
-    def _logits(self, sequences: Sequence[Sequence[int]]) -> Tensor:
-        lengths: dict[int, list[int]] = {}
-        for number, sequence in enumerate(sequences):
-            lengths.setdefault(len(sequence), []).append(number)
-        found: list[Tensor] = [torch.empty(0)] * len(sequences)
-        for numbers in lengths.values():
-            ids = torch.tensor([sequences[n] for n in numbers], device=self._model.device)
-            logits = self._model(input_ids=ids, logits_to_keep=1, use_cache=False).logits[:, -1].float()
-            for number, row in zip(numbers, logits, strict=True):
-                found[number] = row
-        return torch.stack(found)
-
-
-def make_trunk(model: CausalLM, slots: int, capacity: int) -> Trunk:
-    """Return a trunk that shares keys and values where a probe shows that it is exact, else one that reads anew."""
-    if shares(model):
-        return SharedTrunk(PackedModel(model), slots, capacity)
-    return PlainTrunk(model, slots)
-
-
-def shares(model: CausalLM) -> bool:
-    """Compare both ways on a small probe: some models bring an attention of their own, or scale their logits."""
-    kinds = set(cast("Sequence[str] | None", getattr(model.config, "layer_types", None)) or ())
-    if not kinds <= {"full_attention", "sliding_attention"} or model.get_output_embeddings() is None:
-        return False
-    draw = np.random.default_rng(0).integers(model.config.vocab_size, size=40).tolist()
-    try:
-        shared, plain = (
-            _probe(trunk, draw) for trunk in (SharedTrunk(PackedModel(model), 2, 40), PlainTrunk(model, 2))
-        )
-    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, NotImplementedError):
-        return False
-    coarse = model.dtype in (torch.float16, torch.bfloat16)
-    return bool(torch.allclose(shared, plain, rtol=0.02 if coarse else 0.0, atol=0.25 if coarse else 1e-3))
-
-
-def _probe(trunk: Trunk, draw: Sequence[int]) -> Tensor:
-    """Log-probabilities behind two prompts, a step, a commit and another step."""
-    found = [trunk.fill({0: draw[:17], 1: draw[17:24]})]
-    rows = Rows(room=3, capacity=3)
-    for slot, start in ((0, 24), (1, 27), (1, 30)):
-        rows.add(slot, draw[start : start + 3])
-    found += [trunk.step(rows, range(3)), trunk.step(rows, [0, 2])]
-    trunk.commit(rows, {0: 0, 1: 2}, 2)
-    more = Rows(room=1, capacity=2)
-    more.add(1, draw[33:34])
-    more.add(0, draw[34:35])
-    found.append(trunk.step(more, range(2)))
-    return torch.cat(found).log_softmax(-1)

@@ -13,7 +13,7 @@ from rubrica.methods.best_of_n import best, divergence_bound
 from rubrica.models.decoding import draw, shares_of
 from rubrica.models.distinct import Distinct
 from rubrica.models.rollouts import Floats, Start, Style, roll
-from rubrica.models.trunk import make_trunk
+from rubrica.models.trunks import make_trunk
 from rubrica.recipes.decoders import Decoder, Job, Policy
 
 

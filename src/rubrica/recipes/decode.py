@@ -173,6 +173,7 @@ class Session:
             spent=total_spent([each.spent for each in found]),
             seconds=self.seconds,
             session_tokens=self.new_tokens,
+            tokens_per_second=self.new_tokens / self.seconds if self.seconds else None,
         )
 
 

@@ -89,15 +89,15 @@ class DecodeConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.mode in ("transfer-q", "cd") and self.rollouts > 1 and self.rollouts_at == 0:
+            raise ValueError(
+                "n_rollouts: greedy rollouts are all equal; set rollout_temperature above 0, or one"
+            )
         if self.mode != "transfer-q":
             return self
         if self.baseline is None:
             raise ValueError(
                 "baseline is missing: mode transfer-q needs a model that writes the rollouts; mode cd takes the base"
-            )
-        if self.rollouts > 1 and self.rollouts_at == 0:
-            raise ValueError(
-                "n_rollouts: greedy rollouts are all equal; set rollout_temperature above 0, or one"
             )
         if self.baseline_reward is not None and self.weighting == "snis" and self.rollouts == 1:
             raise ValueError(

@@ -19,7 +19,8 @@ from rubrica.core.records import Sampling
 from rubrica.methods.transfer_q import Indirect, Rollout, divergence, policy, values
 from rubrica.models.distinct import Distinct
 from rubrica.models.rollouts import Floats, Rollouts, Start, Style, likeliest, roll
-from rubrica.models.trunk import Line, Top, Trunk, make_trunk
+from rubrica.models.trunk import Line, Top, Trunk
+from rubrica.models.trunks import make_trunk
 from rubrica.recipes.decoders import Decoder, Job, Policy
 
 Roller = Literal["base", "baseline", "nobody"]
@@ -117,9 +118,8 @@ class _Session:
         longest = max(len(head) for path in waiting for head in path.heads) + sampling.max_tokens
         ahead = self._ahead(sampling.max_tokens)
         rows = self.guide.k * self.guide.n_rollouts * (self.guide.block + ahead)
-        kept = (
-            1 if self._sampled_rollouts or not ahead else 2
-        )  # the rows of the last decision stay for their lines
+        # greedy rollouts of the last decision stay for their lines
+        kept = 1 if self._sampled_rollouts or not ahead else 2
         slots = min(len(waiting), max(1, self.guide.batch_tokens // (longest + kept * rows)))
         self.trunks: list[Trunk] = [make_trunk(each.model, slots, longest) for each in decoder.policies]
         self.base = self.trunks[0]
@@ -195,15 +195,13 @@ class _Session:
         points = [self._points(path) for path in active]
         proposals, options = self._propose(active, points)
         rollouts, rolled = self._roll(active, options, proposals, points)
-        score = self.decoder.score
-        score(
-            [
-                (p, self._text(p, s))
-                for p, rs in zip(active, rolled, strict=True)
-                for r in rs
-                for s in r.samples
-            ]
-        )
+        texts = [
+            (path, self._text(path, sample))
+            for path, candidates in zip(active, rolled, strict=True)
+            for candidate in candidates
+            for sample in candidate.samples
+        ]
+        self.decoder.score(texts)
         chosen = [
             self._choose(path, candidates, float(numbers[0]))
             for path, candidates, numbers in zip(active, rolled, points, strict=True)

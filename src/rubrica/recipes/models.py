@@ -4,6 +4,7 @@ Stages train on the rendered prompt and the raw completion. A chat template appl
 drop what stands before a think tag, so none ever is.
 """
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -216,7 +217,10 @@ def open_source(
 
         return open_interrupted(file, surroundings, batch_size=batch_size)
     if (decoding := read_decode(source.model)) is not None:
-        return open_decoder(decoding, surroundings, Store(decoding.store or ":memory:"))
+        store = Store(decoding.store or ":memory:")
+        decoder = open_decoder(decoding, surroundings, store)
+        weakref.finalize(decoder, store.close)
+        return decoder
     folder = model_folder(source, surroundings)
     return open_generator(folder, dtype or source.dtype, source.chat_template, batch_size=batch_size)
 
