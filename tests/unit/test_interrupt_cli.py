@@ -64,6 +64,8 @@ def test_apply_writes_what_was_put_in_where(tmp_path, capsys):
     assert "no such file" in run_for(2, capsys, *line[:4], tmp_path / "none.yaml", *line[5:]).err
     (tmp_path / "p.yaml").write_text("controls: [x]\nconversaton: {every: 20}\n")
     wrong = run_for(2, capsys, *line).err
+    (tmp_path / "p.yaml").write_text("controls: [x]\n")
+    assert "nothing to do" in run_for(2, capsys, *line).err
     assert "conversaton" in wrong and "did you mean 'conversation'" in wrong
 
 

@@ -137,10 +137,11 @@ def apply(
     from rubrica.core.data import load_prompts
     from rubrica.core.run import write_jsonl
     from rubrica.recipes.interrupt_files import augment, sum_up
-    from rubrica.recipes.interruptions import load_plan
+    from rubrica.recipes.interruptions import check_reading, load_plan
 
     check_out(out)
     file, pieces = load_plan(plan), pieces_of(tokenizer)
+    check_reading(file)
     prompts = load_prompts(source, limit=limit)
     with progress_bar("interrupting") as progress:
         rows = []

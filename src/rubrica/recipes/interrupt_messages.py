@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rubrica.core.config import Json, content_hash
-from rubrica.core.errors import UsageError
 from rubrica.core.fence import Fence
 from rubrica.core.pieces import Pieces
 from rubrica.methods.interruptions import AugmentedTurn, Interrupter, Turn
-from rubrica.recipes.interruptions import Fences, InterruptedModel
+from rubrica.recipes.interruptions import Fences, InterruptedModel, check_reading
 
 
 class Prepared(NamedTuple):
@@ -30,10 +29,7 @@ class MessageInterrupter:
 
     def __init__(self, plan: InterruptedModel, pieces: Pieces) -> None:
         """``UsageError`` for a plan without a schedule for what is read."""
-        if plan.input is None and plan.conversation is None:
-            raise UsageError(
-                "interruptions: nothing to do; give the plan a schedule for conversation or input"
-            )
+        check_reading(plan)
         self._plan, self._pieces, self._fences = plan, pieces, Fences(plan, fresh=True)
 
     def chat(self, messages: Json, who: str) -> Prepared:

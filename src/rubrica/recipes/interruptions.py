@@ -43,6 +43,12 @@ def model_of(path: str | Path) -> ModelSource:
     return model
 
 
+def check_reading(plan: Plan) -> None:
+    """Refuse a plan that puts nothing into what is read (``UsageError``)."""
+    if plan.input is None and plan.conversation is None:
+        raise UsageError("interruptions: nothing to do; give the plan a schedule for conversation or input")
+
+
 class Fences:
     """The fence of each prompt, by its id."""
 
