@@ -26,7 +26,7 @@ PROMPTS = [
     for n, text in enumerate([SENTENCES[0], "hi", SENTENCES[1][:30], SENTENCES[3] + SENTENCES[2], "Boil it?"])
 ]
 STOP = frozenset({1, 40, 77})
-ALPHA, K, MAX = 0.2, 3, 7
+ALPHA, K, MAX = 0.2, 3, 6
 
 
 def policy_of(family="llama", seed=0, tokenizer=TOKENIZER):
@@ -59,9 +59,16 @@ class HashReward:
             yield index, ModelError("refused") if value is None else value
 
 
+KNOWN = {}
+"""What a model says behind tokens: many cases ask the same."""
+
+
 def logprobs_of(policy, ids):
-    with torch.no_grad():
-        return policy.model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
+    key = policy.name, tuple(ids)
+    if key not in KNOWN:
+        with torch.no_grad():
+            KNOWN[key] = policy.model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
+    return KNOWN[key]
 
 
 def greedy(policy, ids, most):
@@ -145,7 +152,7 @@ def test_decoding_equals_one_forward_pass_a_token(roller, ahead, block, from_bas
     baseline = BASELINE if roller == "baseline" else None
     decoder = Guided(BASE, baseline, reward, None, guide, "guided")
     rolls = {"baseline": BASELINE, "base": BASE, "nobody": None}[roller]
-    prompts = PROMPTS if batch_tokens > 1 else PROMPTS[:2]
+    prompts = PROMPTS[:4] if batch_tokens > 1 else PROMPTS[1:3]
     for prompt, found in zip(prompts, decode(decoder, prompts), strict=True):
         read = set()
         wanted, kl = straightforward(
@@ -171,7 +178,7 @@ def test_decoding_equals_one_forward_pass_a_token(roller, ahead, block, from_bas
 def test_other_families_decode_the_same(family):
     base, baseline, reward = policy_of(family), policy_of(family, 1), HashReward()
     decoder = Guided(base, baseline, reward, None, Guide("baseline", ALPHA, K, 3, 1, 0.0), "guided")
-    for prompt, found in zip(PROMPTS[:3], decode(decoder, PROMPTS[:3]), strict=True):
+    for prompt, found in zip(PROMPTS[:2], decode(decoder, PROMPTS[:2]), strict=True):
         wanted, _ = straightforward(prompt, base, baseline, reward, ahead=3)
         assert found.response.text == text_of(wanted)
 
