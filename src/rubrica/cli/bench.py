@@ -297,6 +297,8 @@ def decode(
     for key, value in found.items():
         print(f"{key:28} {value:.4g}" if isinstance(value, float) else f"{key:28} {value}")
     for other in ("one_by_one", "by_position"):
-        ours, theirs = found["ours_tokens_per_s"], found[f"{other}_tokens_per_s"]
-        assert isinstance(ours, float) and isinstance(theirs, float)
-        print(f"ours / {other:21} {ours / theirs:.2f}")
+        for unit, turned in (("tokens_per_s", False), ("cpu_ms_per_token", True)):
+            ours, theirs = found[f"ours_{unit}"], found[f"{other}_{unit}"]
+            assert isinstance(ours, float) and isinstance(theirs, float)
+            faster = theirs / ours if turned else ours / theirs
+            print(f"{f'faster than {other}':28} {faster:.2f} by {'processor' if turned else 'clock'} time")

@@ -7,6 +7,7 @@ OUT/trace.jsonl       every decision, with ``--trace``
 OUT/report.json       :class:`rubrica.core.decoded.DecodeReport`
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from rubrica.core.store import Store
 from rubrica.judges.budget import Purse
 from rubrica.recipes.context import Surroundings
 from rubrica.recipes.decoding import DecodeConfig, check_decode, decode_identity, decode_key, open_decoder
+from rubrica.recipes.text_reward import JudgeReward
 
 CONFIG, RESPONSES, TRACE, REPORT = "decode.yaml", "responses.jsonl", "trace.jsonl", "report.json"
 KIND = "decoded"
@@ -158,13 +160,14 @@ class Session:
     def report(self, found: Sequence[Decoded]) -> DecodeReport:
         """Sum up."""
         rewards = [each.reward for each in found if each.reward is not None]
-        responses = [each.response for each in found]
+        responses, kls = [each.response for each in found], [each.kl for each in found]
+        bounds = (-1.0, 1.0) if isinstance(self._config.reward, JudgeReward) else (-math.inf, math.inf)
         return DecodeReport(
             mode=self._config.mode,
             answers=len(found),
-            reward=mean_interval(rewards, name="reward") if rewards else None,
+            reward=mean_interval(rewards, bounds=bounds, name="reward") if rewards else None,
             without_reward=len(found) - len(rewards),
-            kl=mean_interval([each.kl for each in found], name="kl"),
+            kl=mean_interval(kls, bounds=(min(0.0, *kls), math.inf), name="kl"),
             kl_bound=self._config.mode == "best-of-n" or self._config.block > 1,
             tokens=mean_interval([float(response.tokens) for response in responses], name="tokens"),
             unfinished=sum(not response.finished for response in responses),
