@@ -60,7 +60,7 @@ def many(rho, prefix, count, reward=TARGET, baseline=None, seed=0):
     ]
 
 
-def exact(rho, prefix, reward=TARGET, baseline=None, grain=200_000):
+def exact(rho, prefix, reward=TARGET, baseline=None, grain=20_000):
     """Every answer as often as ``rho`` says, up to rounding: the expectation itself."""
     return [
         Rollout(reward[leaf], None if baseline is None else baseline[leaf])
@@ -77,7 +77,7 @@ def test_direct_transfer_is_the_aligned_models_expected_reward(prefix):
     rho = aligned(TARGET)
     candidates = [exact(rho, (*prefix, z)) for z in range(VOCAB)]
     wanted = [expectation(rho, (*prefix, z), TARGET) for z in range(VOCAB)]
-    assert values(candidates) == pytest.approx(wanted, abs=1e-3)
+    assert values(candidates) == pytest.approx(wanted, abs=1e-2)
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -86,7 +86,7 @@ def test_self_normalised_indirect_transfer_equals_direct_with_the_model_aligned_
     indirect = Indirect("snis", BETA, max_log_weight=50)
     candidates = [exact(other, (*prefix, z), baseline=OTHER) for z in range(VOCAB)]
     wanted = [expectation(aligned(TARGET), (*prefix, z), TARGET) for z in range(VOCAB)]
-    assert values(candidates, indirect) == pytest.approx(wanted, abs=3e-3)
+    assert values(candidates, indirect) == pytest.approx(wanted, abs=1e-2)
 
 
 def test_raw_weights_with_the_partition_constants_equal_direct_transfer():
@@ -97,7 +97,7 @@ def test_raw_weights_with_the_partition_constants_equal_direct_transfer():
     }
     [value] = values([exact(aligned(OTHER), (), baseline=OTHER)], Indirect("raw", BETA, 50))
     wanted = expectation(aligned(TARGET), (), TARGET)
-    assert value * totals["other"] / totals["target"] == pytest.approx(wanted, abs=2e-3)
+    assert value * totals["other"] / totals["target"] == pytest.approx(wanted, abs=1e-2)
 
 
 @pytest.mark.parametrize("weighting", ["raw", "snis"])
