@@ -120,13 +120,13 @@ def test_models_are_in_the_table(
         main(["lab", "claims", "--seeds", "2", "--markdown", "--out", str(tmp_path)])
     assert left.value.code == 0
     shown = capsys.readouterr().out
-    assert "| | before |" in shown
+    assert "| | attack success | under unseen wrappers |" in shown
     table = Table.model_validate_json((tmp_path / "claims.json").read_text())
     (model,) = table.models
     assert model.seeds == (0, 1)
     effects = [outcome.effect for outcome in table.findings[0].outcomes]
     assert rate(model, "helpful") == pytest.approx(sum(effects) / 2)
-    assert f"| helpful | {sum(effects) / 2:.3f} [" in shown
+    assert f"| {sum(effects) / 2:.3f} [" in shown
 
 
 def test_every_qa_lign_experiment_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

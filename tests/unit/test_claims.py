@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from rubrica.claims import qa_lign
 from rubrica.claims.experiment import Experiment, choose
-from rubrica.claims.finding import Claim, Effect, Outcome, Verdict, finding
+from rubrica.claims.finding import Claim, Effect, Outcome, Verdict, finding, verdict
 from rubrica.claims.jobs import Task, next_task
 from rubrica.claims.rates import AS_CAPABLE, SAFER, over_seeds, rate
 from rubrica.claims.registry import EXPERIMENTS
+from rubrica.claims.summary import kept_lines, markdown
 from rubrica.claims.table import Table, fill
 from rubrica.claims.workshop import Bench, Workshop
 from rubrica.cli import main
@@ -517,6 +518,25 @@ class TestCommand:
         assert command("--list", "--json") == 0
         assert [e["name"] for e in json.loads(capsys.readouterr().out)] == ["fake.one", "fake.two"]
         assert not two.made()
+
+
+class TestLastFullTable:
+    """``benchmarks/claims.json``, which ``--show`` prints and the README repeats."""
+
+    def test_it_has_every_claim_as_it_is_now(self) -> None:
+        claims = {c.id: (c.claim, c.paper) for e in EXPERIMENTS for c in e.claims}
+        assert {line.id: (line.claim, line.paper) for line in kept_lines()} == claims
+
+    def test_verdicts_follow_from_the_intervals(self) -> None:
+        for each in kept_lines():
+            assert each.seeds >= 3
+            assert each.low is not None and each.high is not None
+            assert each.low <= each.estimate <= each.high
+            assert each.verdict is verdict(each.low, each.high)
+
+    def test_the_readme_repeats_it(self) -> None:
+        readme = Path(__file__).parents[2] / "README.md"
+        assert markdown(kept_lines()) in readme.read_text(encoding="utf-8")
 
 
 class TestQaLign:

@@ -85,6 +85,11 @@ def test_every_field_says_what_it_is(model):
         (5, "stages: [{type: grpo, trainer: {learning_rate: -5}}]", "stages.0.trainer: learning_rate is -5"),
         (
             5,
+            "stages: [{type: dpo, trainer: {max_length: 0}}]",
+            "stages.0.trainer: max_length is 0; expected 2",
+        ),
+        (
+            5,
             "stages: [{type: grpo, steps: 9e9}]",
             "stages.0: steps x prompts_per_step x group_size is 7.2e+11",
         ),

@@ -15,6 +15,19 @@ from rubrica.core.records import EvalResult
 
 KEPT = "claims.json"
 _HERE = Path(__file__).parent
+RATES = {
+    ("asr", ""): "attack success",
+    ("asr", "unseen wrappers"): "under unseen wrappers",
+    ("draft_asr", ""): "harmful drafts",
+    ("frr", ""): "false refusals",
+    ("helpful", ""): "helpful answers right",
+    ("honesty", ""): "honesty on unknowable questions",
+    ("capability", ""): "capability",
+    ("malformed", ""): "malformed",
+    ("tokens", ""): "tokens an answer",
+}
+"""Rates of models, by name and group, and what they are called."""
+HEADS = ("claim", "paper", "estimate", "95 % interval", "seeds", "verdict", "time", "date")
 _PLACES = (_HERE / KEPT, _HERE.parents[2] / "benchmarks" / KEPT)
 
 
@@ -54,11 +67,6 @@ def kept_lines() -> tuple[Line, ...]:
         raise DataError(path, f"not a claims table ({error})") from None
 
 
-def heads() -> tuple[str, ...]:
-    """Return the heads of the columns of :func:`cells`."""
-    return "claim", "paper", "estimate", "95 % interval", "seeds", "verdict", "time", "date"
-
-
 def cells(each: Line) -> tuple[str, ...]:
     """Return a line as people read it."""
     alone = each.low is None or each.high is None
@@ -69,19 +77,20 @@ def cells(each: Line) -> tuple[str, ...]:
 
 def markdown(lines: Sequence[Line]) -> str:
     """Return the table as Markdown."""
-    return _table(heads(), [cells(each) for each in lines])
+    return _table(HEADS, [cells(each) for each in lines])
 
 
 def models_markdown(models: Sequence[EvalResult]) -> str:
-    """Return rates of models with intervals, one column a model, as Markdown."""
+    """Return the rates of models with their intervals, a line a model, as Markdown."""
     rows = []
-    for name, group in dict.fromkeys((e.name, e.group) for model in models for e in model.estimates):
-        rates = []
-        for model in models:
-            found = [e for e in model.estimates if (e.name, e.group) == (name, group)]
-            rates.append(f"{found[0].value:.3f} [{found[0].low:.3f}, {found[0].high:.3f}]" if found else "")
-        rows.append([f"{name} {group}".rstrip(), *rates])
-    return _table(["", *(model.label for model in models)], rows)
+    for model in models:
+        found = {
+            (e.name, e.group): f"{e.value:.{n}f} [{e.low:.{n}f}, {e.high:.{n}f}]"
+            for e in model.estimates
+            for n in (3 if e.high <= 1 else 1,)
+        }
+        rows.append([model.label, *(found.get(key, "") for key in RATES)])
+    return _table(["", *RATES.values()], rows)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,5 +1,6 @@
 """``rubrica lab``: rebuild the lab's checkpoints from scratch, test the claims of papers in it."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rubrica.claims.experiment import Experiment
     from rubrica.claims.summary import Line
 
+_STYLES = {"reproduced": "green", "not reproduced": "red", "undecided": ""}
 app = typer.Typer(help="The embedded laboratory.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -151,6 +153,9 @@ def claims(
         ids = {claim.id for experiment in chosen for claim in experiment.claims}
         _show([each for each in kept_lines() if each.id in ids], as_json=as_json, as_markdown=as_markdown)
         return
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = (
+        "1"  # of this process and of those of --jobs: bars are our own
+    )
     with (
         Workshop(out, quick=quick) as shop,
         how_to_go_on(f"everything finished is in {out}"),
@@ -188,7 +193,10 @@ def _list(chosen: "Sequence[Experiment]", *, as_json: bool) -> None:
 
 
 def _show(lines: "Sequence[Line]", *, as_json: bool, as_markdown: bool) -> None:
-    from rubrica.claims.summary import cells, heads, markdown
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from rubrica.claims.summary import cells, markdown
     from rubrica.cli.output import console
 
     if as_json:
@@ -196,11 +204,16 @@ def _show(lines: "Sequence[Line]", *, as_json: bool, as_markdown: bool) -> None:
     elif as_markdown:
         print(markdown(lines))
     else:
-        from rich.table import Table
-
-        table = Table(*heads()[:2], box=None)
-        for name in heads()[2:]:
-            table.add_column(name, no_wrap=True)
+        out, paper = console(), ""
         for each in lines:
-            table.add_row(*cells(each))
-        console().print(table)
+            if each.paper != paper:
+                out.print(Text(each.paper, style="bold"))
+            paper = each.paper
+            _, _, estimate, interval, seeds, verdict, seconds, date = cells(each)
+            out.print(Padding(each.claim, (0, 0, 0, 2)))
+            told = (
+                f"{estimate}  {interval}  {seeds} seeds  ",
+                (verdict, _STYLES[each.verdict]),
+                f"  {seconds}  {date}",
+            )
+            out.print(Padding(Text.assemble(*told), (0, 0, 0, 4)))

@@ -16,6 +16,11 @@ def _learnable(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
     rate = options.get("learning_rate", 0)
     if isinstance(rate, int | float) and not 0 <= rate <= 1:
         raise ValueError(f"learning_rate is {rate:g}; expected 0 to 1, for example 1.0e-5")
+    length = options.get("max_length")
+    if isinstance(length, int) and length < 2:
+        raise ValueError(
+            f"max_length is {length}; expected 2 tokens or more, or none, which is the model's context"
+        )
     return options
 
 
