@@ -120,7 +120,7 @@ def test_models_are_in_the_table(
         main(["lab", "claims", "--seeds", "2", "--markdown", "--out", str(tmp_path)])
     assert left.value.code == 0
     shown = capsys.readouterr().out
-    assert "| | attack success | under unseen wrappers |" in shown
+    assert "|  | attack success | under unseen wrappers |" in shown
     table = Table.model_validate_json((tmp_path / "claims.json").read_text())
     (model,) = table.models
     assert model.seeds == (0, 1)
