@@ -16,7 +16,7 @@ from rubrica.recipes.reward_source import open_reward_model
 from rubrica.recipes.rubric_reward import Diagnostics, RubricValuer
 from rubrica.recipes.scalar_reward import ScalarValuer
 from rubrica.recipes.stages.grpo import Grpo
-from rubrica.recipes.step_reward import Ended, StepReward, Valuer
+from rubrica.recipes.step_reward import Ended, StepReward, Valuer, read_with
 from rubrica.train.arguments import has_accelerator
 from rubrica.train.grpo import GrpoSize, PromptRow, Rollouts, train_grpo
 
@@ -43,7 +43,9 @@ def run_grpo(context: Context, config: Grpo, stage: Stage, prompts: Sequence[Pro
             valuer = RubricValuer(context, config, executor, ahead)
         else:
             valuer = _scalar(context, config, stage)
-        reward = StepReward(context, config, stage.name, chat, valuer, prompts, context.recipe.written_tags)
+        reward = StepReward(
+            context, config, stage.name, chat, valuer, prompts, read_with(context.recipe.written_tags)
+        )
         ended = None if ahead is None else reward.ended(rendered, ahead)
         trained = train_grpo(
             training_start(context),

@@ -12,6 +12,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from rubrica.core.attempt import whole
 from rubrica.core.config import Json
 from rubrica.core.errors import TrainingError
 from rubrica.core.ports import RewardModel
@@ -175,7 +176,7 @@ def _follow(
     stream = list(islice(in_order(prompts, {}, context.recipe.seed), size.prompts_needed))
     name = f"{stage.path.parent.name}/{stage.name}"
     earned = StepReward(
-        context, size, name, chat, LearntValuer(model, reward_scale(scores)), prompts, tags=None
+        context, size, name, chat, LearntValuer(model, reward_scale(scores)), prompts, as_written
     )
     fast, _ = how_to_roll_out(size, context.recipe.judge)
     trained = train_grpo(
@@ -220,6 +221,11 @@ def policy_options(config: Rft) -> dict[str, Json]:
     """Return the trainer's options of the policy's part: ours, then the recipe's."""
     ours: dict[str, Json] = {"beta": config.beta, "loss_type": "dr_grpo", "scale_rewards": "none"}
     return {**ours, **config.policy.trainer}
+
+
+def as_written(text: str, finished: bool) -> Attempt:
+    """Take a completion for an answer to the letter: the reward model learnt from texts with their blanks."""
+    return whole(text, finished=finished).model_copy(update={"draft": text, "revision": text})
 
 
 class LearntValuer:

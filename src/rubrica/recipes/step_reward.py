@@ -24,6 +24,15 @@ ROLLOUT = "rollout"
 """Kind under which rollouts lie in the store."""
 Ended = Callable[[Sequence[tuple[str, list[int]]]], None]
 """Gets (rendered prompt, tokens) of completions that have just ended."""
+Read = Callable[[str, bool], Attempt]
+"""Makes an attempt of a completion's text; the second argument tells whether it came to its end."""
+
+
+def read_with(tags: Tags | None) -> Read:
+    """Return what parses draft, reflection and revision, or without ``tags`` takes the whole for an answer."""
+    if tags is None:
+        return lambda text, finished: whole(text, finished=finished)
+    return lambda text, finished: parse(text, tags, finished=finished)
 
 
 class Sources(NamedTuple):
@@ -57,11 +66,11 @@ class StepReward:
         chat: ChatFormat,
         valuer: Valuer,
         prompts: Sequence[Prompt],
-        tags: Tags | None,
+        read: Read,
     ) -> None:
-        """``stage`` is the name under which rollouts are kept; without ``tags`` a completion is one text."""
+        """``stage`` is the name under which rollouts are kept."""
         self._context, self._stage, self._chat, self._valuer = context, stage, chat, valuer
-        self._prompts, self._tags = {prompt.id: prompt for prompt in prompts}, tags
+        self._prompts, self._read = {prompt.id: prompt for prompt in prompts}, read
         self._store = context.run.store
         self._sampling = Sampling(
             temperature=config.temperature, max_tokens=config.max_completion_tokens, seed=context.recipe.seed
@@ -75,7 +84,7 @@ class StepReward:
         """Return one reward for each completion; None where a value is missing after the retries."""
         prompts = [self._prompts[completion.prompt_id] for completion in completions]
         decoded = [self._chat.decode(completion.token_ids) for completion in completions]
-        attempts = [self._parse(text, end) for text, end in decoded]
+        attempts = [self._read(text, end) for text, end in decoded]
         scored, metrics = self._valuer.value(step, prompts, attempts)
         with self._store.batch():
             for index, completion in enumerate(completions):
@@ -92,14 +101,10 @@ class StepReward:
         by_text = {rendered[prompt.id]: prompt for prompt in self._prompts.values()}
 
         def submit(completions: Sequence[tuple[str, list[int]]]) -> None:
-            attempts = [self._parse(*self._chat.decode(ids)) for _, ids in completions]
+            attempts = [self._read(*self._chat.decode(ids)) for _, ids in completions]
             ahead.submit(texts_to_judge([by_text[text] for text, _ in completions], attempts))
 
         return submit
-
-    def _parse(self, text: str, finished: bool) -> Attempt:
-        tags = self._tags
-        return whole(text, finished=finished) if tags is None else parse(text, tags, finished=finished)
 
     def _rollout(
         self,
