@@ -143,10 +143,10 @@ def forest_attention(
 ) -> tuple[Tensor, None]:
     """Attention function of ``transformers``; the mask is what :func:`sliding_window` made of it.
 
-    Raises ``NotImplementedError`` for attention sinks.
+    Raises ``ValueError`` for attention sinks, which no arrangement here knows.
     """
     if s_aux is not None:
-        raise NotImplementedError("attention sinks")
+        raise ValueError("attention sinks cannot be arranged")
     form = Scores(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap)
     return forest.attend(module.layer_idx, query, key, value, form, attention_mask), None
 

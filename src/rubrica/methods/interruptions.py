@@ -102,6 +102,10 @@ class Cursor(NamedTuple):
     """Controls so far."""
 
 
+BEGINNING = Cursor()
+"""Nothing is counted yet."""
+
+
 def step(schedule: Schedule, cursor: Cursor, free: bool) -> tuple[Cursor, bool]:
     """Count one token; tell whether a control belongs behind it. ``free``: nothing is split there."""
     now = Cursor(cursor.since + 1, cursor.number)
@@ -163,7 +167,7 @@ def insert(
     controls: Sequence[Sequence[T]],
     *,
     free: Sequence[bool] | None = None,
-    cursor: Cursor = Cursor(),  # noqa: B008 - a constant
+    cursor: Cursor = BEGINNING,
 ) -> Inserted[T]:
     """Insert controls into token ids (or pieces of text); ``free``: for each item, whether a control may follow it.
 
