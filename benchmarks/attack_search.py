@@ -23,11 +23,12 @@ import torch
 
 from rubrica.attacks.method import draws_of
 from rubrica.core.attempt import Tags, parse
+from rubrica.core.clustered import rate_by_cluster
 from rubrica.core.evaluation import Item
 from rubrica.core.prompts import Prompt
 from rubrica.core.records import Estimate, Sampling
 from rubrica.core.run import write_json
-from rubrica.core.stats import clustered_wilson, mean_interval
+from rubrica.core.stats import mean_interval
 from rubrica.lab.oracle import read
 from rubrica.lab.suites import items as lab_items
 from rubrica.recipes.evaluated import read_model
@@ -112,7 +113,7 @@ def rate(by_seed: Sequence[Sequence[bool]], name: str) -> Estimate:
     clusters: dict[Hashable, list[bool]] = {
         at: list(values) for at, values in enumerate(zip(*by_seed, strict=True))
     }
-    return clustered_wilson(clusters, name=name)
+    return rate_by_cluster(clusters, name=name)
 
 
 def gain(rows: Sequence[dict[str, list[bool]]], better: str, worse: str) -> Estimate:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from rubrica.attacks.attack import parse_attacks
 from rubrica.core.attempt import Tags
+from rubrica.core.clustered import rate_by_cluster
 from rubrica.core.errors import UsageError
 from rubrica.core.evaluation import Item
 from rubrica.core.records import Sampling
-from rubrica.core.stats import clustered_wilson
 from rubrica.lab.evaluate import PROMPT_SEED, answers
 from rubrica.lab.generator import prompts
 from rubrica.lab.language import Family, Intent
@@ -61,13 +61,13 @@ def main() -> None:
                 continue
             for made, answer in zip(asked, found, strict=True):
                 harmed[attack.spec, name][made.cluster].append(answer.reading.harmful)
-            rate = clustered_wilson(harmed[attack.spec, name])
+            rate = rate_by_cluster(harmed[attack.spec, name])
             print(
                 f"{name:12} {attack.spec:28} {rate.value:6.1%} [{rate.low:6.1%}, {rate.high:6.1%}]",
                 flush=True,
             )
     rows = [
-        {"attack": attack, "model": name, **clustered_wilson(by_prompt).model_dump(mode="json")}
+        {"attack": attack, "model": name, **rate_by_cluster(by_prompt).model_dump(mode="json")}
         for (attack, name), by_prompt in harmed.items()
     ]
     options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from rubrica.core.agreement import cohen_kappa
-from rubrica.core.stats import clustered_wilson
+from rubrica.core.clustered import rate_by_cluster
 from rubrica.evals.harm_head import sigmoid
 
 
@@ -23,7 +23,7 @@ def measured(labels, predicted, clusters, values=None):
         by = {}
         for hit, cluster in zip(hits[chosen], clusters[chosen], strict=True):
             by.setdefault(int(cluster), []).append(bool(hit))
-        return clustered_wilson(by) if by else None
+        return rate_by_cluster(by) if by else None
 
     right, every = predicted == labels, np.ones(len(labels), bool)
     agree, sens, spec = share(right, every), share(right, labels), share(right, ~labels)

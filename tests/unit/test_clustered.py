@@ -114,6 +114,46 @@ def test_the_rate_covers_where_questions_share_goals():
     assert 0.93 <= hits / 600 <= 0.99
 
 
+def test_runs_with_gaps_are_summed_as_they_are():
+    """Against the sums of the module's text, written out over dictionaries."""
+    rng = np.random.default_rng(5)
+    table = rng.normal(size=(14, 3))
+    table[rng.random((14, 3)) < 0.3] = np.nan
+    table[:, 0] = 1.0  # every question keeps a value
+    codes = rng.integers(0, 5, 14)
+    known = [(p, r) for p in range(14) for r in range(3) if not math.isnan(table[p, r])]
+    centre = sum(table[p, r] for p, r in known) / len(known)
+    cell, of_cluster, of_run = {}, {}, {}
+    for p, r in known:
+        u = (table[p, r] - centre) / len(known)
+        for sums, key in ((cell, (codes[p], r)), (of_cluster, codes[p]), (of_run, r)):
+            sums[key] = sums.get(key, 0.0) + u
+    groups, runs = len(of_cluster), 3
+    g, k = groups / (groups - 1), runs / (runs - 1)
+    v1, v2 = g * sum(u**2 for u in of_cluster.values()), k * sum(u**2 for u in of_run.values())
+    both = sum(
+        (cell.get((c, r), 0.0) - of_cluster[c] / runs - of_run[r] / groups) ** 2
+        for c in of_cluster
+        for r in range(runs)
+    )
+    one = side(table, codes)
+    assert mean(one) == pytest.approx(centre)
+    assert rate(one).n == len(known)
+    assert spread((1.0, one)).variance == pytest.approx(v1 + max(0.0, v2 - g * k * both))
+
+
+def test_the_interval_covers_where_runs_have_gaps():
+    rng = np.random.default_rng(6)
+    hits = 0
+    for _ in range(600):
+        table = crossed(rng, 80, 3, 1.0, 0.3, 0.5)
+        table[rng.random(table.shape) < 0.2] = np.nan
+        table = table[~np.isnan(table).all(axis=1)]
+        found = rate(side(table, np.arange(len(table))))
+        hits += found.low <= 0 <= found.high
+    assert 0.93 <= hits / 600 <= 0.99
+
+
 @settings(max_examples=30)
 @given(ROWS, st.permutations(range(7)))
 def test_names_of_clusters_do_not_matter(rows, renamed):
@@ -130,7 +170,7 @@ def test_one_cluster_tells_nothing_of_the_others():
 
 
 def test_what_cannot_be_averaged_is_refused():
-    for values, codes in (([], []), ([1.0, math.nan], [0, 1]), ([1.0], [0, 1])):
+    for values, codes in (([], []), ([1.0, math.nan], [0, 1]), ([1.0, math.inf], [0, 1]), ([1.0], [0, 1])):
         with pytest.raises(UsageError, match="got"):
             side(np.array(values), np.array(codes, dtype=np.int64))
     with pytest.raises(UsageError, match="weight that is not positive"):

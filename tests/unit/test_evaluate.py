@@ -2,16 +2,21 @@
 
 import itertools
 import json
+import math
+import random
 import re
 
+import numpy as np
 import pytest
 
 from command_line import run_for
 from rubrica.core.attempt import Tags
+from rubrica.core.clustered import rate, side
 from rubrica.core.errors import JudgeError, ModelError, UsageError
 from rubrica.core.evaluation import Item, ItemResult, Metric, Standing
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Label, Outcome, Sampling, Verdict
+from rubrica.core.stats import wilson
 from rubrica.core.store import Store
 from rubrica.evals.reading import decisive, read_card
 from rubrica.evals.tally import Tally
@@ -140,15 +145,38 @@ def test_trials_of_one_prompt_are_no_news():
     assert many.high - many.low > 2 * 1.96 * (0.25 * 0.75 / 200) ** 0.5
 
 
-def test_with_several_models_the_interval_is_over_the_models():
-    tally = Tally(seeds=3)
+def test_with_several_models_the_interval_is_over_requests_and_models():
+    """Rows in any order, two trials of one request, one model without a value for another."""
+    tally = Tally()
+    values = {
+        (n, trial): [float(n < hits) for hits in (2, 4, 6)]
+        for n in range(10)
+        for trial in range(1 + (n == 3))
+    }
+    values[5, 0][1] = math.nan
+    order = [
+        (n, trial, seed) for n, trial in values for seed in range(3) if not math.isnan(values[n, trial][seed])
+    ]
+    random.Random(0).shuffle(order)
+    for n, trial, seed in order:
+        tally.add(row(f"c{n}", values[n, trial][seed], seed=seed, trial=trial))
+    [found] = tally.estimates()
+    known = rate(side(np.array(list(values.values())), np.array([n for n, _ in values])), name="asr")
+    assert found.n == 32
+    assert (found.value, found.low, found.high) == pytest.approx((known.value, known.low, known.high))
+
+
+def test_models_that_differ_widen_the_interval():
+    alike, apart = Tally(), Tally()
     for seed, hits in enumerate((2, 4, 6)):
         for n in range(10):
-            tally.add(row(f"c{n}", float(n < hits), seed=seed))
-    [found] = tally.estimates()
-    assert found.method == "cluster-t"
-    # the rates .2, .4, .6 have the standard deviation .2, so the mean's is .2 / sqrt(3); t on 2 degrees is 4.3027
-    assert found.high - found.value == pytest.approx(min(4.3027 * 0.2 / 3**0.5, 0.6), abs=1e-4)
+            alike.add(row(f"c{n}", float(n < 4), seed=seed))
+            apart.add(row(f"c{n}", float(n < hits), seed=seed))
+    [one], [other] = list(alike.estimates()), list(apart.estimates())
+    # three equal models tell what one of them would
+    assert one.high - one.low == pytest.approx(wilson(4, 10).high - wilson(4, 10).low, rel=0.15)
+    # the rates .2, .4, .6 alone have the standard error .2 / sqrt(3); t on 2 degrees is 4.3
+    assert other.high - other.low > one.high - one.low
 
 
 # --- answers ---

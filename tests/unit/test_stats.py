@@ -11,8 +11,9 @@ from scipy.stats import norm, t
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.proportion import proportion_confint
 
+from rubrica.core.clustered import rate_by_cluster
 from rubrica.core.errors import UsageError
-from rubrica.core.stats import cluster_interval, clustered_wilson, mean_interval, wilson
+from rubrica.core.stats import cluster_interval, mean_interval, wilson
 
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -137,21 +138,21 @@ def score_roots(p: float, n: float, z: float) -> tuple[float, float]:
 def test_clusters_of_equal_values_count_once():
     # deff = n / (G - 1), so the effective number of observations is G - 1, whatever the clusters' size
     values = {index: [index < 3] * 7 for index in range(11)}
-    found = clustered_wilson(values)
+    found = rate_by_cluster(values)
     low, high = score_roots(3 / 11, 10, float(t.ppf(0.975, 10)))
     assert (found.value, found.n) == (pytest.approx(3 / 11), 77)
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_without_variation_the_clusters_are_the_observations():
-    assert clustered_wilson({index: [False] * 50 for index in range(8)}).high == wilson(0, 8).high
-    assert clustered_wilson({index: [True] * 50 for index in range(8)}).low == wilson(8, 8).low
-    single = clustered_wilson({index: [index < 7] for index in range(20)})
+    assert rate_by_cluster({index: [False] * 50 for index in range(8)}).high == wilson(0, 8).high
+    assert rate_by_cluster({index: [True] * 50 for index in range(8)}).low == wilson(8, 8).low
+    single = rate_by_cluster({index: [index < 7] for index in range(20)})
     assert (single.low, single.high) == (wilson(7, 20).low, wilson(7, 20).high)
-    one = clustered_wilson({"only": [True, False, True, False]})
+    one = rate_by_cluster({"only": [True, False, True, False]})
     assert (one.low, one.high) == pytest.approx(score_roots(0.5, 1, 1.959964), abs=1e-5)
     with pytest.raises(UsageError, match="no values"):
-        clustered_wilson({"a": []})
+        rate_by_cluster({"a": []})
 
 
 def test_the_clustered_interval_covers_where_clusters_differ():
@@ -159,7 +160,7 @@ def test_the_clustered_interval_covers_where_clusters_differ():
     for _ in range(400):
         rates = rng.beta(0.5, 2.0, 30)  # mean 0.2
         values = {index: rng.random(20) < rate for index, rate in enumerate(rates)}
-        found = clustered_wilson({index: row.tolist() for index, row in values.items()})
+        found = rate_by_cluster({index: row.tolist() for index, row in values.items()})
         naive = wilson(int(sum(row.sum() for row in values.values())), 600)
         covered += found.low <= 0.2 <= found.high
         plain += naive.low <= 0.2 <= naive.high

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rubrica.core.clustered import rate_by_cluster
 from rubrica.core.errors import UsageError
-from rubrica.core.stats import cluster_interval, clustered_wilson
+from rubrica.core.stats import cluster_interval
 from rubrica.core.tries import Tried, best_of, power_law, powers_of_two, success_within
 
 
@@ -52,7 +53,7 @@ def test_rates_over_requests() -> None:
     assert two.high == pytest.approx(min(1, cluster_interval(values).high))
     assert one.value == pytest.approx((0.5 + 0 + 0.25 + 0.5) / 4)
     assert (four.n, four.value) == (3, pytest.approx(2 / 3))  # the request with two tries leaves
-    assert four.model_dump(exclude={"name", "group"}) == clustered_wilson(
+    assert four.model_dump(exclude={"name", "group"}) == rate_by_cluster(
         {"a": [True, False], "b": [True]}
     ).model_dump(exclude={"name", "group"})
 

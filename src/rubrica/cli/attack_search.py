@@ -216,7 +216,7 @@ def _show(
 
 def _rates(found: "Sequence[Searched]", items: "Sequence[Item]") -> "list[Estimate]":
     """Success where it is known, and how often the target is written; requests are the clusters."""
-    from rubrica.core.stats import clustered_wilson
+    from rubrica.core.clustered import rate_by_cluster
 
     clusters = {item.id: item.cluster for item in items}
     rates = []
@@ -228,5 +228,5 @@ def _rates(found: "Sequence[Searched]", items: "Sequence[Item]") -> "list[Estima
         for id, value in values:
             by_cluster.setdefault(clusters[id], []).append(value)
         if by_cluster:
-            rates.append(clustered_wilson(by_cluster, name=name))
+            rates.append(rate_by_cluster(by_cluster, name=name))
     return rates

@@ -9,10 +9,12 @@ Values are P questions by R runs of one recipe. With weights ``w_p`` (sum 1), me
     V12 = G/(G-1) R/(R-1) sum_gr (u_gr doubly centred)^2  what V1 and V2 both count
 
 that is, the components of variance of a crossed design (Searle, Casella and McCulloch 1992, chapter 4), with
-Satterthwaite's degrees of freedom. A side with one run is taken as it is: nothing is said of other seeds.
+Satterthwaite's degrees of freedom. A side with one run is taken as it is: nothing is said of other seeds. Where runs lack
+values the same sums go over those that are there (Cameron, Gelbach and Miller 2011).
 """
 
 import math
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +32,7 @@ class Side(NamedTuple):
     """Values of the same questions by one recipe."""
 
     values: Floats
-    """P R."""
+    """P R; NaN where a run has no value for a question. Every question and every run has one."""
     clusters: Ints
     """P; numbers from 0 without gaps."""
     weights: Floats
@@ -49,9 +51,10 @@ class Spread(NamedTuple):
 def side(
     values: Floats, clusters: Ints, *, weights: Floats | None = None, strata: Ints | None = None
 ) -> Side:
-    """Return checked values (P, or P R). By default all weigh alike, in one stratum.
+    """Return checked values (P, or P R with NaN where there is none). By default all weigh alike, in one stratum.
 
-    ``UsageError`` for unequal lengths, no values, a value that is not finite, or a weight that is not positive.
+    ``UsageError`` for unequal lengths, a question or run without any value, an infinite one, or a weight that is not
+    positive.
     """
     table = values[:, None] if values.ndim == 1 else values
     count = len(table)
@@ -62,8 +65,12 @@ def side(
             f"got {count} values, {len(clusters)} clusters, {len(weight)} weights, {len(stratum)} strata; "
             "expected as many of each, at least one"
         )
-    if not np.isfinite(table).all() or not (np.isfinite(weight) & (weight > 0)).all():
-        raise UsageError("got a value that is not finite, or a weight that is not positive; leave them out")
+    known = ~np.isnan(table)
+    empty = not (known.any(axis=0).all() and known.any(axis=1).all())
+    if empty or np.isinf(table).any() or not (np.isfinite(weight) & (weight > 0)).all():
+        raise UsageError(
+            "got a question or run without a finite value, or a weight that is not positive; leave them out"
+        )
     return Side(table.astype(np.float64), numbered(clusters), weight / weight.sum(), numbered(stratum))
 
 
@@ -79,8 +86,14 @@ def once_each(clusters: Ints) -> Floats:
 
 
 def mean(one: Side) -> float:
-    """Weighted mean over questions and runs."""
-    return float(one.weights @ one.values.mean(axis=1))
+    """Weighted mean over all values; of values that weigh alike exactly their sum over their number."""
+    weights = one.weights[:, None] / one.weights.max() * ~np.isnan(one.values)
+    return math.fsum((weights * np.nan_to_num(one.values)).flat) / math.fsum(weights.flat)
+
+
+def size(one: Side) -> int:
+    """Number of values."""
+    return int(np.count_nonzero(~np.isnan(one.values)))
 
 
 def spread(*sides: tuple[float, Side]) -> Spread:
@@ -116,23 +129,34 @@ def rate(one: Side, *, level: float = 0.95, name: str = "rate", group: str = "")
     check_level(level)
     value, found = mean(one), spread((1.0, one))
     if not binary(one):
-        return by_t(value, found, level=level, n=one.values.size, name=name, group=group)
+        return by_t(value, found, level=level, n=size(one), name=name, group=group)
     value = min(1.0, max(0.0, value))
-    size, z = effective(value * (1 - value), found, level, one)
-    low, high = score_interval(value, size, z)
+    observations, z = effective(value * (1 - value), found, level, one)
+    low, high = score_interval(value, observations, z)
     method = "wilson" if independent(one) else "clustered wilson"
-    return Estimate(name=name, group=group, value=value, low=low, high=high, n=one.values.size, method=method)
+    return Estimate(name=name, group=group, value=value, low=low, high=high, n=size(one), method=method)
+
+
+def rate_by_cluster(
+    values: Mapping[Hashable, Sequence[float]], *, level: float = 0.95, name: str = "rate", group: str = ""
+) -> Estimate:
+    """:func:`rate` of values that are given by cluster; ``UsageError`` where there are none."""
+    given = [np.asarray(each, dtype=np.float64) for each in values.values() if len(each)]
+    if not given:
+        raise UsageError(f"{name}: got no values; expected at least one")
+    codes = np.repeat(np.arange(len(given)), list(map(len, given)))
+    return rate(side(np.concatenate(given), codes), level=level, name=name, group=group)
 
 
 def effective(simple: float, found: Spread, level: float, *sides: Side) -> tuple[float, float]:
     """Number of independent questions, each with the variance ``simple``, that tell as much; and the quantile for it.
 
-    It is never more than the values there are. Where nothing varies every cluster counts as one.
+    (Korn and Graubard 1998.) It is never more than the values there are. Where nothing varies every cluster counts as one.
     """
     groups = int(sides[0].clusters.max()) + 1
     if simple <= 1e-12 or found.variance <= 0 or all(map(independent, sides)):
         return float(groups), quantile(level)
-    most = min(one.values.size for one in sides)
+    most = min(map(size, sides))
     return min(simple / found.variance, float(most)), quantile(level, found.degrees)
 
 
@@ -145,7 +169,7 @@ def independent(one: Side) -> bool:
 
 def binary(one: Side) -> bool:
     """Whether all values are 0 or 1."""
-    return bool(np.isin(one.values, (0.0, 1.0)).all())
+    return bool((np.isin(one.values, (0.0, 1.0)) | np.isnan(one.values)).all())
 
 
 def by_t(value: float, found: Spread, *, level: float, n: int, name: str, group: str) -> Estimate:
@@ -158,9 +182,14 @@ def by_t(value: float, found: Spread, *, level: float, n: int, name: str, group:
     )
 
 
+def _shares(one: Side) -> Floats:
+    """P R: what each value weighs; 0 where there is none."""
+    shares = one.weights[:, None] * ~np.isnan(one.values)
+    return np.asarray(shares / shares.sum(), dtype=np.float64)
+
+
 def _influence(one: Side) -> Floats:
     """P R: what each value adds to the error of the weighted mean."""
-    share = np.bincount(one.strata, one.weights)
-    centre = np.bincount(one.strata, one.weights * one.values.mean(axis=1)) / share
-    away = one.values - centre[one.strata][:, None]
-    return np.asarray(one.weights[:, None] * away / one.values.shape[1], dtype=np.float64)
+    shares, values = _shares(one), np.nan_to_num(one.values)
+    weight, total = (np.bincount(one.strata, cells.sum(axis=1)) for cells in (shares, shares * values))
+    return np.asarray(shares * (values - (total / weight)[one.strata][:, None]), dtype=np.float64)

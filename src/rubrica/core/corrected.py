@@ -8,7 +8,7 @@ otherwise on one side (it is fooled by one model's style), no correction of this
 import math
 
 from rubrica.core.agreement import rogan_gladen
-from rubrica.core.clustered import Side, effective, mean, spread
+from rubrica.core.clustered import Side, effective, mean, size, spread
 from rubrica.core.records import Estimate, Unmeasured
 from rubrica.core.stats import check_level, quantile
 
@@ -27,16 +27,18 @@ def corrected_rate(
     Unmeasured also where a judge with these errors would hardly report such a rate: they are not those that it made here.
     """
     raw = mean(one)
-    size, _ = effective(raw * (1 - raw), spread((1.0, one)), level, one)
-    shown = Estimate(name=name, group=group, value=raw, low=raw, high=raw, n=max(1, int(size)), method="")
+    observations, _ = effective(raw * (1 - raw), spread((1.0, one)), level, one)
+    shown = Estimate(
+        name=name, group=group, value=raw, low=raw, high=raw, n=max(1, int(observations)), method=""
+    )
     found = rogan_gladen(shown, sensitivity, specificity, level=level)
     if isinstance(found, Estimate) and found.high - found.low <= 1e-12:
         reason = (
             f"a judge that finds {sensitivity.value:.3f} of the cases and {1 - specificity.value:.3f} of the others "
             f"would hardly report {raw:.3f}; measure it on answers like these"
         )
-        return Unmeasured(name=name, group=group, n=one.values.size, reason=reason)
-    return found.model_copy(update={"n": one.values.size})
+        return Unmeasured(name=name, group=group, n=size(one), reason=reason)
+    return found.model_copy(update={"n": size(one)})
 
 
 def corrected_difference(

@@ -8,6 +8,7 @@ the cluster-robust t interval of :mod:`rubrica.core.clustered`, whose variance b
 import math
 from typing import NamedTuple
 
+import numpy as np
 from scipy import optimize, stats
 
 from rubrica.core.clustered import (
@@ -22,6 +23,7 @@ from rubrica.core.clustered import (
     side,
     spread,
 )
+from rubrica.core.errors import UsageError
 from rubrica.core.records import Estimate
 from rubrica.core.stats import check_level
 
@@ -41,7 +43,12 @@ def pairs(
     weights: Floats | None = None,
     strata: Ints | None = None,
 ) -> Pairs:
-    """Return two sides of the same questions (P, or P R with each side's own runs); errors are those of ``side``."""
+    """Return two sides of the same questions (P, or P R with each side's own runs), without a gap.
+
+    Errors are those of ``side``.
+    """
+    if np.isnan(first).any() or np.isnan(second).any():
+        raise UsageError("got a pair without a value on one side; leave it out of both")
     one = side(first, clusters, weights=weights, strata=strata)
     return Pairs(one, side(second, clusters, weights=weights, strata=strata))
 

@@ -1,8 +1,7 @@
 """Intervals of rates and means. Every function returns an ``Estimate`` that names how its interval was made.
 
 Sources: Wilson (1927) for proportions; the cluster-robust variance of a mean with the small-sample factor
-G/(G-1) and t quantiles on G-1 degrees of freedom (Cameron and Miller 2015, section VI); Korn and Graubard (1998)
-for the effective number of observations in an interval of a proportion.
+G/(G-1) and t quantiles on G-1 degrees of freedom (Cameron and Miller 2015, section VI).
 """
 
 import math
@@ -25,32 +24,6 @@ def wilson(k: int, n: int, *, level: float = 0.95, name: str = "rate", group: st
     return Estimate(name=name, group=group, value=k / n, low=low, high=high, n=n, method="wilson")
 
 
-def clustered_wilson(
-    values_by_cluster: Mapping[Hashable, Sequence[bool]],
-    *,
-    level: float = 0.95,
-    name: str = "rate",
-    group: str = "",
-) -> Estimate:
-    """Return the proportion over all values with Wilson's interval on the effective number of observations.
-
-    ``n_eff = n / deff``, where the design effect ``deff`` is the cluster-robust variance of :func:`cluster_interval`
-    over the binomial one, at least 1, and the normal quantile is widened to Student's t on G-1 degrees. Where nothing
-    varies (0 or all), or no cluster has two values, ``n_eff`` is the number of clusters. ``n`` counts observations. ``UsageError`` without values.
-    """
-    check_level(level)
-    clusters = [_finite(values, name) for values in values_by_cluster.values() if len(values)]
-    data = np.concatenate(clusters) if clusters else _finite([], name)
-    p, n, count = _mean(data), len(data), len(clusters)
-    effective, z = float(count), quantile(level)
-    if 0 < p < 1 and 1 < count < n:
-        variance = _cluster_variance(clusters, p)
-        effective = n / max(1.0, variance / (p * (1 - p) / n))
-        z = quantile(level, count - 1)
-    low, high = score_interval(p, effective, z)
-    return Estimate(name=name, group=group, value=p, low=low, high=high, n=n, method="clustered wilson")
-
-
 def score_interval(p: float, n: float, z: float) -> tuple[float, float]:
     """Ends of Wilson's interval; ``n`` may be an effective number of observations."""
     z2 = z * z
@@ -58,13 +31,6 @@ def score_interval(p: float, n: float, z: float) -> tuple[float, float]:
     half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     # the ends are exact at 0 and 1, where rounding would leave 1e-17
     return (0.0 if p == 0 else max(0.0, centre - half)), (1.0 if p == 1 else min(1.0, centre + half))
-
-
-def _cluster_variance(clusters: Sequence[NDArray[np.float64]], mean: float) -> float:
-    """``G/(G-1) sum_g (sum_i (y_gi - mean))^2 / N^2``."""
-    sums = np.array([math.fsum(cluster - mean) for cluster in clusters])
-    count, n = len(clusters), sum(map(len, clusters))
-    return count / (count - 1) * float(np.sum(sums**2)) / n**2
 
 
 def mean_interval(
@@ -119,7 +85,7 @@ def cluster_interval(
             else mean_interval(data.tolist(), level=level, name=name, group=group)
         )
         return items.model_copy(update={"method": f"{items.method} over items ({why})"})
-    half = quantile(level, count - 1) * math.sqrt(_cluster_variance(clusters, mean))
+    half = quantile(level, count - 1) * math.sqrt(count / (count - 1) * float(np.sum(sums**2))) / n
     low, high = mean - half, mean + half
     if binary:
         low, high = max(0.0, low), min(1.0, high)

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rubrica.core.clustered import rate_by_cluster
 from rubrica.core.errors import UsageError
 from rubrica.core.records import Estimate
-from rubrica.core.stats import cluster_interval, clustered_wilson
 
 
 class Tried(NamedTuple):
@@ -85,13 +85,7 @@ def _value(unit: Tried, n: int) -> float | None:
 
 
 def _rate(values: dict[Hashable, list[float]], name: str, group: str) -> Estimate:
-    if all(value in (0.0, 1.0) for each in values.values() for value in each):
-        hits: dict[Hashable, Sequence[bool]] = {
-            c: [value == 1.0 for value in each] for c, each in values.items()
-        }
-        return clustered_wilson(hits, name=name, group=group)
-    means: dict[Hashable, Sequence[float]] = {**values}
-    rate = cluster_interval(means, name=name, group=group)
+    rate = rate_by_cluster(values, name=name, group=group)
     return rate.model_copy(update={"low": max(0.0, rate.low), "high": min(1.0, rate.high)})
 
 

@@ -1,46 +1,58 @@
 """From rows of an evaluation to rates with intervals, in a few bytes a row.
 
-A rate is over the rows that have a value. Its interval takes together what is not independent: with one model the rows
-of a cluster (one request under several attacks or trials), with several models the rows of a model, each of which is
-one seed of the same recipe (:mod:`rubrica.core.stats`).
+A rate is over the rows that have a value. Its interval takes together what is not independent
+(:func:`rubrica.core.clustered.rate`): the rows of a cluster (one request under several attacks or trials), and with
+several models, each of which is one seed of the same recipe, also the rows of a model.
 """
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
+from rubrica.core.clustered import Ints, Side, numbered, rate, side
 from rubrica.core.evaluation import ItemResult, Standing
 from rubrica.core.records import Estimate
-from rubrica.core.stats import cluster_interval, clustered_wilson, mean_interval, wilson
+from rubrica.core.stats import mean_interval, wilson
 
 _SHARES = (Standing.ABSTAINED, Standing.UNJUDGED, Standing.NO_REVISION, Standing.UNANSWERED)
 
 
 class _Column:
-    """Values of one rate, and the number of the unit that each belongs to."""
+    """Values of one rate, and the numbers of the cluster and of the model that each belongs to."""
 
     def __init__(self) -> None:
-        self.values, self.units = array("d"), array("l")
+        self.values, self.clusters, self.models = array("d"), array("l"), array("l")
 
-    def by_unit(self) -> dict[Hashable, Sequence[float]]:
-        """Return the values of every unit."""
-        units = np.frombuffer(self.units, dtype=np.dtype("l"))
-        order = np.argsort(units, kind="stable")
-        cuts = np.nonzero(np.diff(units[order]))[0] + 1
-        parts = np.split(np.frombuffer(self.values)[order], cuts)
-        return {number: part.tolist() for number, part in enumerate(parts)}
+    def side(self) -> Side:
+        """Return the values with models as runs: the k-th of a model in a cluster beside the k-th of the others."""
+        clusters, models = (numbered(np.array(each)) for each in (self.clusters, self.models))
+        runs = int(models.max()) + 1
+        turns = _turns(clusters * runs + models)
+        rows = numbered(clusters * (int(turns.max()) + 1) + turns)
+        table = np.full((int(rows.max()) + 1, runs), np.nan)
+        table[rows, models] = self.values
+        of_row = np.empty(len(table), dtype=np.int64)
+        of_row[rows] = clusters
+        return side(table, of_row)
+
+
+def _turns(codes: Ints) -> Ints:
+    """How many of the same code stand before each."""
+    order = np.argsort(codes, kind="stable")
+    ranked = codes[order]
+    turns = np.empty(len(codes), dtype=np.int64)
+    turns[order] = np.arange(len(codes)) - np.searchsorted(ranked, ranked)
+    return turns
 
 
 class Tally:
     """Takes the rows of one suite, one after the other."""
 
-    def __init__(self, *, seeds: int = 1) -> None:
-        """``seeds`` is the number of models."""
-        self._seeds = seeds
-        self._units: dict[int | str, int] = {}
-        """Seed or cluster -> its number."""
+    def __init__(self) -> None:
+        self._clusters: dict[str, int] = {}
+        """Cluster -> its number."""
         self._columns: dict[tuple[str, str], _Column] = defaultdict(_Column)
         """By name and group of a rate."""
         self._standings: Counter[Standing] = Counter()
@@ -53,21 +65,17 @@ class Tally:
         self._standings[row.standing] += 1
         if row.tokens:
             self._tokens.append(row.tokens)
-        unit = self._units.setdefault(row.seed if self._seeds > 1 else row.cluster, len(self._units))
+        cluster = self._clusters.setdefault(row.cluster, len(self._clusters))
         for name, group, value in _values(row):
             column = self._columns[name, group]
             column.values.append(value)
-            column.units.append(unit)
+            column.clusters.append(cluster)
+            column.models.append(row.seed)
 
     def estimates(self) -> Iterator[Estimate]:
         """Yield every rate: of the whole suite, of each category and attack, of what became of the answers."""
         for (name, group), column in sorted(self._columns.items(), key=lambda item: bool(item[0][1])):
-            units = column.by_unit()
-            if self._seeds == 1 and all(value in (0.0, 1.0) for value in column.values):
-                hits = {unit: [value == 1.0 for value in values] for unit, values in units.items()}
-                yield clustered_wilson(hits, name=name, group=group)
-            else:
-                yield cluster_interval(units, name=name, group=group)
+            yield rate(column.side(), name=name, group=group)
         for standing in _SHARES:
             if count := self._standings[standing]:
                 yield wilson(count, self.rows, name=standing.value)

@@ -11,11 +11,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from rubrica.core.agreement import cohen_kappa, krippendorff_alpha
+from rubrica.core.clustered import rate_by_cluster
 from rubrica.core.programs import Question, QuestionKind
 from rubrica.core.records import Estimate, Label, Outcome, Unmeasured, Verdict
 from rubrica.core.stats import (
     cluster_interval,
-    clustered_wilson,
     difference_interval,
     mean_interval,
     wilson,
@@ -222,7 +222,7 @@ def attack_rates(name: str, trials: Sequence[Trial], *, by_family: bool = True) 
             clusters: dict[Hashable, list[bool]] = {}
             for trial in part:
                 clusters.setdefault(trial.text, []).append(bool(trial.success))
-            found.append(clustered_wilson(clusters, name=name, group=group))
+            found.append(rate_by_cluster(clusters, name=name, group=group))
         else:
             found.append(
                 Unmeasured(name=name, group=group, reason="the judge answered none of these attacks")

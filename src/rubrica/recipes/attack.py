@@ -11,12 +11,12 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from rubrica.core.base import Record, Slug
+from rubrica.core.clustered import rate_by_cluster
 from rubrica.core.data import Text
 from rubrica.core.instance import program_for
 from rubrica.core.ports import Judge, thresholds_of
 from rubrica.core.programs import Program, Question
 from rubrica.core.records import Estimate, Label, Query, Scorecard, Usage, Verdict
-from rubrica.core.stats import clustered_wilson
 from rubrica.core.store import Store
 from rubrica.judges.attacks import CONTROLS, Attack, apply, attacks, controls, ideal, replaces
 from rubrica.judges.executor import Executor
@@ -298,4 +298,4 @@ def _rate(trials: Sequence[Trial], group: str = "") -> Estimate | None:
     by_text: dict[Hashable, list[bool]] = defaultdict(list)
     for trial in trials:
         by_text[trial.text].append(trial.success)
-    return clustered_wilson(by_text, name="attack success", group=group)
+    return rate_by_cluster(by_text, name="attack success", group=group)

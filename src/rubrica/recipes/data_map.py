@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from rubrica.core.answers import Answers
+from rubrica.core.clustered import rate_by_cluster
 from rubrica.core.errors import UsageError
 from rubrica.core.prompts import Message
 from rubrica.core.records import Estimate, Unmeasured
-from rubrica.core.stats import clustered_wilson
 from rubrica.methods.data_map import (
     Diagnosis,
     PairRule,
@@ -150,7 +150,7 @@ def _agreement(points: Sequence[Point], diagnoses: Sequence[Diagnosis]) -> tuple
         ]
         ties, total = ties + gaps.count(0.0), total + len(gaps)
         won[point.id] = [gap > 0 for gap in gaps if gap != 0]
-    found = clustered_wilson(won, name="scores order as labels") if any(won.values()) else None
+    found = rate_by_cluster(won, name="scores order as labels") if any(won.values()) else None
     return found, ties, total
 
 

@@ -241,7 +241,7 @@ def _results(work: _Work, sources: list[Source], out: Path) -> list[EvalResult]:
     given = work.evaluation
     found = {result.suite: result for result in read_results(out)} if (out / RESULTS).exists() else {}
     for source in sources:
-        tally = Tally(seeds=len(given.models))
+        tally = Tally()
         for row in rows_of(work.store, source.name, len(given.models), given.trials):
             tally.add(row)
         judged = source.metric in _JUDGED

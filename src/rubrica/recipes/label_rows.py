@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from rubrica.core.agreement import agreement, cohen_kappa
 from rubrica.core.base import Record
+from rubrica.core.clustered import rate_by_cluster
 from rubrica.core.config import content_hash
 from rubrica.core.errors import DataError
 from rubrica.core.ports import Judge
 from rubrica.core.programs import Program
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Estimate, Label, Outcome, Query, Unmeasured, Verdict
-from rubrica.core.stats import clustered_wilson
 from rubrica.core.tables import Row, read_rows
 from rubrica.program.program import questions
 
@@ -206,7 +206,7 @@ def _share(name: str, clusters: Sequence[object], hits: Sequence[bool]) -> Estim
     by: dict[object, list[bool]] = {}
     for cluster, hit in zip(clusters, hits, strict=True):
         by.setdefault(cluster, []).append(hit)
-    return clustered_wilson({str(cluster): values for cluster, values in by.items()}, name=name)
+    return rate_by_cluster({str(cluster): values for cluster, values in by.items()}, name=name)
 
 
 def _first(folded: Mapping[str, object], field: str) -> object:

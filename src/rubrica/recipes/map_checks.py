@@ -8,9 +8,10 @@ import numpy as np
 
 from rubrica.core.association import cramers_v, independence, macro_f1, spearman
 from rubrica.core.base import Record
+from rubrica.core.clustered import rate_by_cluster
 from rubrica.core.errors import UsageError
 from rubrica.core.records import Estimate, Unmeasured
-from rubrica.core.stats import clustered_wilson, wilson
+from rubrica.core.stats import wilson
 from rubrica.methods.data_map import Point, Region, Scored, draw
 
 LARGE = 0.3
@@ -85,7 +86,7 @@ def _length_preference(points: Sequence[Point], traits: Sequence[Traits]) -> lis
     }
     if not any(wins.values()):
         return []
-    share = clustered_wilson(wins, level=1 - SURE, name="longer scores higher", group="answer length")
+    share = rate_by_cluster(wins, level=1 - SURE, name="longer scores higher", group="answer length")
     # 2 * share - 1 is a rank correlation (Somers' d), so that the same size counts as large
     large = abs(2 * share.value - 1) >= LARGE and _excludes(share, 0.5)
     return [Confound(about="answer length", of="scores within prompts", found=share, warn=large)]
