@@ -110,7 +110,7 @@ def evaluate(
     judged = [source for source in sources if source.metric in _JUDGED]
     for metric in {source.metric for source in judged}:
         check_asking(evaluation.judge_of(metric), _program(evaluation, metric), surroundings)
-    with evaluation_folder(out, evaluation) as store:
+    with evaluation_folder(out, evaluation, seed=evaluation.sampling.seed) as store:
         purse = Purse(budget or Budget(), store, prefix="--max-")
         work = _Work(evaluation, store, surroundings, purse, progress, opened)
         for seed in range(len(evaluation.models)):

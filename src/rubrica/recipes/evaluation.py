@@ -1,8 +1,7 @@
 """What one evaluation is, and the folder that holds it."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -10,38 +9,22 @@ from pydantic import Field
 
 from rubrica.core.attempt import Tags
 from rubrica.core.base import NonEmpty, Record
-from rubrica.core.config import Config, Json, dump_yaml, read_yaml, validate
-from rubrica.core.errors import DataError, StorageError, UsageError
+from rubrica.core.config import Json, read_yaml, validate
+from rubrica.core.errors import DataError, UsageError
 from rubrica.core.evaluation import ItemResult, Metric
 from rubrica.core.records import Sampling
-from rubrica.core.run import claim, environment, first_difference, write_atomic, write_json
 from rubrica.core.store import Store
 from rubrica.judges.factory import JudgeConfig, judge_identity
 from rubrica.recipes.judging import Protocol, Reads
 from rubrica.recipes.options import ModelSource
+from rubrica.recipes.settings import Settings, settings_folder
 
 SETTINGS, RESULTS, ROWS, REPORT = "evaluation.yaml", "results.json", "items.jsonl", "report.md"
 """Files of an evaluation, beside environment.json and store.sqlite."""
-_BEFORE = {".lock", "environment.json", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm"}
-"""What a kill at the very start may leave."""
 RESULT = "result"
 """Kind under which rows lie in the store."""
 PAPER_TRIALS, PAPER_TEMPERATURE, PAPER_TOKENS = 3, 0.7, 2048
 """QA-LIGN (arXiv 2506.08123), section 4: answers to a prompt, temperature, longest answer in tokens."""
-
-
-class Settings(Config, ABC):
-    """What the folder of an evaluation was made for."""
-
-    @property
-    @abstractmethod
-    def identity(self) -> dict[str, Json]:
-        """What must stay the same in one folder, so that its rows belong together."""
-
-    @property
-    @abstractmethod
-    def seed(self) -> int:
-        """Seed that the folder names."""
 
 
 class Evaluation(Settings):
@@ -105,11 +88,6 @@ class Evaluation(Settings):
             kept[name] = judge_identity(judge if isinstance(judge, str) else judge.model_dump(mode="json"))
         return kept
 
-    @property
-    def seed(self) -> int:
-        """Seed of the answers."""
-        return self.sampling.seed
-
 
 class Asked(Record):
     """Who judged the answers of one metric, or how one suite of right answers or preferences was scored."""
@@ -130,32 +108,9 @@ class Elapsed(Record):
     seconds: float = 0.0
 
 
-@contextmanager
-def evaluation_folder(path: Path, evaluation: Settings) -> Iterator[Store]:
-    """Open the folder of an evaluation, new or begun; nobody else may be at work there.
-
-    ``UsageError`` where it holds another evaluation or something else, ``StorageError`` where it cannot be written.
-    """
-    settings = path / SETTINGS
-    if settings.exists():
-        if changed := _changed(settings, evaluation):
-            raise UsageError(
-                f"{path}: holds another evaluation ({changed}); use the same settings to go on, or another --out"
-            )
-    elif path.exists() and not (path.is_dir() and {each.name for each in path.iterdir()} <= _BEFORE):
-        raise UsageError(f"{path}: exists and holds no evaluation; choose another --out")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = claim(path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be created ({error.strerror}); choose another --out") from error
-    with ExitStack() as opened:
-        opened.enter_context(lock)
-        store = opened.enter_context(Store(path / "store.sqlite"))
-        if not settings.exists():
-            write_json(path / "environment.json", environment(evaluation, evaluation, evaluation.seed))
-        write_atomic(settings, dump_yaml(evaluation))  # last: marks the evaluation as begun
-        yield store
+def evaluation_folder(path: Path, settings: Settings, *, seed: int = 0) -> AbstractContextManager[Store]:
+    """Open the folder of an evaluation; errors are those of :func:`rubrica.recipes.settings.settings_folder`."""
+    return settings_folder(path, settings, file=SETTINGS, what="evaluation", seed=seed)
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -169,14 +124,6 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise UsageError(
             f"{folder}: made by another command or version ({error}); expected the --out of rubrica eval"
         ) from None
-
-
-def _changed(path: Path, evaluation: Settings) -> str | None:
-    try:
-        before = validate(type(evaluation), read_yaml(path), path)
-    except DataError:
-        return "made by another command or version"
-    return first_difference(before.identity, evaluation.identity)
 
 
 def stage_of(suite: str, seed: int, trial: int) -> str:

@@ -30,13 +30,13 @@ from rubrica.recipes.evaluation import (
     RESULTS,
     ROWS,
     SETTINGS,
-    Settings,
     evaluation_folder,
     rows_of,
     stage_of,
 )
 from rubrica.recipes.harness import HarnessRun, check_task, choice_logprobs, harness_version, run_harness
 from rubrica.recipes.options import ModelSource
+from rubrica.recipes.settings import Settings
 from rubrica.recipes.sources import Source
 
 KIND = "harness"
@@ -67,11 +67,6 @@ class HarnessSettings(Settings):
     def identity(self) -> dict[str, Json]:
         """What must stay the same in one folder; more suites may join."""
         return self.model_dump(mode="json", exclude={"suites", "data", "batch_size"})
-
-    @property
-    def seed(self) -> int:
-        """Draws the worked examples."""
-        return self.asking.seed
 
 
 class Agreement(Record):
@@ -116,7 +111,7 @@ def evaluate_harness(
     for source in sources:
         check_task(source.name)
     scorers = [] if (out / SETTINGS).exists() else [open_model()]  # before a folder says that it was
-    with evaluation_folder(out, settings) as store:
+    with evaluation_folder(out, settings, seed=settings.asking.seed) as store:
         for source in sources:
             done = store.get(KIND, source.name, SuiteRun)
             if done is None or (check and done.agreement is None):

@@ -21,7 +21,6 @@ from rubrica.recipes.evaluation import (
     RESULT,
     RESULTS,
     ROWS,
-    Settings,
     evaluation_folder,
     rows_of,
     stage_of,
@@ -29,6 +28,7 @@ from rubrica.recipes.evaluation import (
 from rubrica.recipes.options import RewardModelSource
 from rubrica.recipes.preference import score_pairs
 from rubrica.recipes.reward_source import implied, served
+from rubrica.recipes.settings import Settings
 from rubrica.recipes.sources import Source
 from rubrica.recipes.text_reward import TextReward
 
@@ -54,11 +54,6 @@ class PreferenceSettings(Settings):
     def identity(self) -> dict[str, Json]:
         """What must stay the same in one folder; more suites may join."""
         return self.model_dump(mode="json", exclude={"suites", "data"})
-
-    @property
-    def seed(self) -> int:
-        """Nothing is drawn."""
-        return 0
 
 
 def evaluate_preference(

@@ -68,7 +68,7 @@ def repeat(
         )
     if not items:
         raise UsageError(f"{repeating.input}: holds no prompt; expected at least one")
-    with evaluation_folder(out, repeating) as store:
+    with evaluation_folder(out, repeating, seed=repeating.sampling.seed) as store:
         purse = Purse(budget or Budget(), store, prefix="--max-")
         asking = open_asking(Metric.ASR, repeating.judge, repeating.program, store, surroundings, purse)
         work = _Work(repeating, attack, store, asking, cache(open_model))

@@ -9,8 +9,8 @@ from rubrica.core.base import NonEmpty
 from rubrica.core.config import Json
 from rubrica.core.records import Sampling
 from rubrica.judges.factory import JudgeConfig, judge_identity
-from rubrica.recipes.evaluation import Settings
 from rubrica.recipes.options import ModelSource
+from rubrica.recipes.settings import Settings
 
 TRIES, BROKEN, CURVE = "tries.jsonl", "broken.jsonl", "curve.json"
 """Files of a repeated attack, beside evaluation.yaml, environment.json and store.sqlite."""
@@ -47,8 +47,3 @@ class Repeating(Settings):
         kept: dict[str, Json] = self.model_dump(mode="json", exclude={"tries", "full", "judge"})
         judge = self.judge if isinstance(self.judge, str) else self.judge.model_dump(mode="json")
         return kept | {"judge": judge_identity(judge)}
-
-    @property
-    def seed(self) -> int:
-        """Seed of attacks and answers."""
-        return self.sampling.seed

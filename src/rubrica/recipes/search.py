@@ -103,6 +103,7 @@ def run_search(
     ``ModelError`` and ``JudgeError`` where model or judge cannot work at all, ``BudgetError`` at a cap of the judge's.
     """
     with search_folder(out, searching) as store:
+        (out / CASES).mkdir(exist_ok=True)
         victim = open_victim(searching, surroundings)
         allowed = allowed_tokens(victim, ascii_only=searching.ascii)
         method = method_of(searching, surroundings)

@@ -1,7 +1,6 @@
 """What one white-box search is, what it writes, and the folder that holds it."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,13 +15,12 @@ from rubrica.attacks.search import Ended, Limits
 from rubrica.attacks.uat import UAT
 from rubrica.core.attempt import Tags
 from rubrica.core.base import NonEmpty, Record, Slug
-from rubrica.core.config import Config, dump_yaml, read_yaml, validate
-from rubrica.core.errors import StorageError, UsageError
+from rubrica.core.config import Json
 from rubrica.core.evaluation import Standing
-from rubrica.core.run import claim, environment, first_difference, write_atomic, write_json
 from rubrica.core.store import Store
 from rubrica.judges.factory import JudgeConfig
 from rubrica.recipes.options import ModelSource
+from rubrica.recipes.settings import Settings, settings_folder
 
 SETTINGS, CASES, SEARCHES = "search.yaml", "cases", "searches.jsonl"
 TEST_CASES, TEST_ITEMS = "test_cases.json", "test_cases.jsonl"
@@ -30,7 +28,7 @@ TEST_CASES, TEST_ITEMS = "test_cases.json", "test_cases.jsonl"
 Method = Annotated[GCG | PEZ | GBDA | UAT | AutoDAN, Field(discriminator="type")]
 
 
-class Searching(Config):
+class Searching(Settings):
     """Which model is searched how, for which prompts, and who judges what it answers."""
 
     model: NonEmpty
@@ -72,6 +70,11 @@ class Searching(Config):
     batch_size: int | None = Field(default=None, ge=1)
     """Candidates that are read at once; None: as the device's memory allows."""
     seed: int = 0
+
+    @property
+    def identity(self) -> dict[str, Json]:
+        """All of it."""
+        return self.model_dump(mode="json")
 
     @property
     def source(self) -> ModelSource:
@@ -116,29 +119,6 @@ class Searched(Record):
     """Why this prompt could not be searched."""
 
 
-@contextmanager
-def search_folder(path: Path, searching: Searching) -> Iterator[Store]:
-    """Open the folder of a search, new or begun; nobody else may be at work there.
-
-    ``UsageError`` where it holds another search or something else, ``StorageError`` where it cannot be written.
-    """
-    settings = path / SETTINGS
-    if settings.exists():
-        before = validate(Searching, read_yaml(settings), settings).model_dump(mode="json")
-        if changed := first_difference(before, searching.model_dump(mode="json")):
-            raise UsageError(
-                f"{path}: holds another search ({changed}); use the same settings to go on, or another --out"
-            )
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path}: exists and holds no search; choose another --out")
-    try:
-        (path / CASES).mkdir(parents=True, exist_ok=True)
-        lock = claim(path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be created ({error.strerror}); choose another --out") from error
-    with ExitStack() as opened:
-        opened.enter_context(lock)
-        if not settings.exists():
-            write_json(path / "environment.json", environment(searching, searching, searching.seed))
-            write_atomic(settings, dump_yaml(searching))
-        yield opened.enter_context(Store(path / "store.sqlite"))
+def search_folder(path: Path, searching: Searching) -> AbstractContextManager[Store]:
+    """Open the folder of a search; errors are those of :func:`rubrica.recipes.settings.settings_folder`."""
+    return settings_folder(path, searching, file=SETTINGS, what="search", seed=searching.seed)

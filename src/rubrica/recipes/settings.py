@@ -1,0 +1,60 @@
+"""The folder that one piece of work lies in: its settings say what it is, and the same settings go on with it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rubrica.core.config import Config, Json, dump_yaml, read_yaml, validate
+from rubrica.core.errors import DataError, StorageError, UsageError
+from rubrica.core.run import claim, environment, first_difference, write_atomic, write_json
+from rubrica.core.store import Store
+
+_BEFORE = {".lock", "environment.json", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm"}
+"""What a kill at the very start may leave."""
+
+
+class Settings(Config, ABC):
+    """What a folder was made for."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, Json]:
+        """What must stay the same in one folder, so that what lies there belongs together."""
+
+
+@contextmanager
+def settings_folder(path: Path, settings: Settings, *, file: str, what: str, seed: int) -> Iterator[Store]:
+    """Open a folder, new or begun, with its ``store.sqlite``; nobody else may be at work there.
+
+    ``file`` is the name of the settings' file, ``what`` that of the work. ``UsageError`` where the folder holds other
+    work or something else, ``StorageError`` where it cannot be written.
+    """
+    kept = path / file
+    if kept.exists():
+        if changed := _changed(kept, settings):
+            raise UsageError(
+                f"{path}: holds another {what} ({changed}); use the same settings to go on, or another --out"
+            )
+    elif path.exists() and not (path.is_dir() and {each.name for each in path.iterdir()} <= _BEFORE):
+        raise UsageError(f"{path}: exists and holds no {what}; choose another --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = claim(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be created ({error.strerror}); choose another --out") from error
+    with ExitStack() as opened:
+        opened.enter_context(lock)
+        store = opened.enter_context(Store(path / "store.sqlite"))
+        if not kept.exists():
+            write_json(path / "environment.json", environment(settings, settings, seed))
+        write_atomic(kept, dump_yaml(settings))  # last: marks the work as begun
+        yield store
+
+
+def _changed(path: Path, settings: Settings) -> str | None:
+    try:
+        before = validate(type(settings), read_yaml(path), path)
+    except DataError:
+        return "made by another command or version"
+    return first_difference(before.identity, settings.identity)
