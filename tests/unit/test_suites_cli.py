@@ -60,7 +60,8 @@ def test_adding_a_set_is_adding_an_entry(place: Path, capsys: pytest.CaptureFixt
     listed = {row["name"]: row for row in json.loads(said.out)}
     assert set(listed) == {"apothecary", "apothecary-french"}
     assert listed["apothecary"]["standing"] == "ready"
-    assert listed["apothecary"]["census"]["rows"] == 2
+    assert listed["apothecary"]["census"]["rows"] == listed["apothecary"]["rows"] == 2
+    assert listed["apothecary"]["found"] is True
     assert listed["apothecary-french"]["licence"] == "CC0", "taken over from the entry that it is like"
     items = list(load_suite(load_suites("own.yaml")["apothecary"], Path("data")))
     assert [(item.prompt.messages[0].content, item.category) for item in items] == [
@@ -100,7 +101,9 @@ def test_the_list_says_what_is_there(place: Path, capsys: pytest.CaptureFixture[
     )
     assert listed["xstest"]["standing"] == "unreadable"
     assert "web page" in listed["xstest"]["problem"]
+    assert (listed["xstest"]["found"], listed["xstest"]["rows"]) == (True, None)
     assert listed["sorry-bench"]["standing"] == "missing"
+    assert (listed["sorry-bench"]["found"], listed["sorry-bench"]["rows"]) == (False, None)
     assert "ask for access" in listed["sorry-bench"]["problem"]
     assert "sorry_bench_202503.jsonl" in listed["sorry-bench"]["problem"]
     assert listed["lab-harmful"]["census"]["rows"] == listed["lab-harmful"]["expected"]

@@ -85,6 +85,8 @@ def _of_lab(name: str) -> "Listing":
         scoring="harm" if harm else "refusal",
         judge="lab-oracle",
         official_judge="",
+        found=True,
+        rows=count,
         expected=count,
         licence="Apache-2.0",
         citation="",

@@ -36,6 +36,9 @@ class Listing(Record):
     judge: str | None
     """Default judge, where one is asked."""
     official_judge: str
+    found: bool
+    rows: int | None
+    """Items that were counted; None: not found, or unreadable."""
     expected: int
     licence: str
     citation: str
@@ -72,6 +75,8 @@ def _listing(suite: Suite, shelf: Shelf | None) -> Listing:
         scoring=suite.settled_by,
         judge=suite.judge if suite.settled_by in ("harm", "refusal") else None,
         official_judge=suite.official_judge,
+        found=standing not in (Standing.MISSING, Standing.UNSOUGHT),
+        rows=census.rows if census else None,
         expected=suite.expected,
         licence=suite.licence,
         citation=suite.citation,
