@@ -20,8 +20,8 @@ from rubrica.judges.passport import Passport
 from rubrica.recipes import gates
 from rubrica.recipes.comparable import load
 from rubrica.recipes.compare import Options, compare
-from rubrica.recipes.contrast import Errors
 from rubrica.recipes.eval_columns import SHARES, folders, read_models
+from rubrica.recipes.judge_errors import Errors
 
 A = [1.0] * 30 + [0.0] * 70
 """30 of 100."""

@@ -9,12 +9,10 @@ from rubrica.cli.options import JsonFlag
 from rubrica.cli.output import console, counting_bar, note, plain, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from rubrica.core.compared import Comparison
-    from rubrica.core.evaluation import Metric
     from rubrica.recipes.compare import By, Interval
-    from rubrica.recipes.contrast import Errors
 
 _SIDE = "An --out of rubrica eval; several seeds: A1,A2,A3, or a folder of them."
 
@@ -65,6 +63,7 @@ def compare(
     from rubrica.recipes import gates
     from rubrica.recipes.comparable import load
     from rubrica.recipes.compare import Options, compare
+    from rubrica.recipes.judge_errors import read_errors
 
     if as_markdown and as_json:
         raise UsageError("--markdown: has no use with --json; leave one of them out")
@@ -82,7 +81,7 @@ def compare(
         margin=margin,
         interval=wanted,
         anyway=anyway,
-        errors=_errors(passports or []),
+        errors=read_errors(passports or []),
     )
     with counting_bar("rows") as report:
         one, other = load(first, report), load(second, report)
@@ -146,26 +145,3 @@ def _share(flag: str, value: float) -> float:
     if not 0 < value < 1:
         raise UsageError(f"{flag} {value:g}: expected a number between 0 and 1")
     return value
-
-
-def _errors(paths: "Sequence[Path]") -> "Mapping[Metric, Errors]":
-    from rubrica.core.errors import UsageError
-    from rubrica.core.evaluation import Metric
-    from rubrica.judges.passport import read_passport
-    from rubrica.program.safety import GATES
-    from rubrica.recipes.contrast import Errors
-
-    metrics = {"harm": Metric.ASR, "refusal": Metric.FRR}
-    found: dict[Metric, Errors] = {}
-    for path in paths:
-        passport = read_passport(path)
-        asked = [question for question in GATES if question in passport.questions]
-        if not asked:
-            raise UsageError(
-                f"--passport {path}: measures no question of harm or refusal; make it with rubrica judge check "
-                "--program harm, or refusal"
-            )
-        for question in asked:
-            measures = (passport.measure(name, question) for name in ("sensitivity", "specificity"))
-            found[metrics[GATES[question]]] = Errors(passport.judge, *measures)
-    return found

@@ -50,6 +50,14 @@ JudgeFlag = Annotated[
 RefusalJudgeFlag = Annotated[
     str | None, typer.Option("--refusal-judge", help="Who judges refusals, if somebody else.")
 ]
+PassportFlag = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--passport",
+        metavar="FILE",
+        help="Correct rates for the errors in this passport.json of judge check; may be repeated.",
+    ),
+]
 ProgramFlag = Annotated[
     str, typer.Option("--program", help="What is asked about harm: harm, or any program.")
 ]
@@ -110,6 +118,7 @@ def evaluate(
     label: LabelFlag = None,
     judge: JudgeFlag = None,
     refusal_judge: RefusalJudgeFlag = None,
+    passport: PassportFlag = None,
     program: ProgramFlag = "harm",
     attack: AttackFlag = None,
     think: ThinkFlag = False,
@@ -155,7 +164,7 @@ def evaluate(
     run(
         Models(model or [], responses, metric, label, dtype, chat_template, batch_size),
         Prompts(suite or "", suites, data, attack or [], seed, limit, skip_missing),
-        Judging(judge, refusal_judge, program, protocol, reads),
+        Judging(judge, refusal_judge, program, protocol, reads, passport or []),
         Answers(think, system, trials, temperature, top_p, max_tokens, shots, chat),
         out,
         Budget(calls=max_calls, money=max_money),

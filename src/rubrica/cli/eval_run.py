@@ -51,6 +51,7 @@ class Judging(NamedTuple):
     program: str
     protocol: str
     reads: str
+    passports: Sequence[Path]
 
 
 class Answers(NamedTuple):
@@ -121,8 +122,7 @@ def _evaluation(
             "suites": [source.name for source in sources],
             "data": None if prompts.data is None else str(prompts.data),
             "attacks": list(prompts.attacks),
-            "judge": judge_setting(judging.judge or _default_judge(sources)),
-            "refusal_judge": judge_setting(judging.refusal_judge) if judging.refusal_judge else None,
+            **_judges(judging, sources),
             "program": judging.program,
             "tags": None if tags is None else tags.model_dump(mode="json"),
             "protocol": judging.protocol,
@@ -141,6 +141,26 @@ def _evaluation(
         },
         "rubrica eval",
     )
+
+
+def _judges(judging: Judging, sources: "Sequence[Source]") -> "dict[str, Json]":
+    """Who judges harm and refusals, each with its passport."""
+    from rubrica.core.evaluation import Metric
+    from rubrica.recipes.judge_errors import read_errors
+
+    judge = judge_setting(judging.judge or _default_judge(sources))
+    refusal = judge_setting(judging.refusal_judge) if judging.refusal_judge else None
+    for path in judging.passports:
+        about = read_errors([path])
+        if Metric.FRR in about:
+            refusal = _with_passport(judge if refusal is None else refusal, path)
+        if Metric.ASR in about:
+            judge = _with_passport(judge, path)
+    return {"judge": judge, "refusal_judge": refusal}
+
+
+def _with_passport(judge: "Json", path: Path) -> "Json":
+    return {**(judge if isinstance(judge, dict) else {"spec": judge}), "passport": str(path.resolve())}
 
 
 def _file_model(path: Path | None) -> str:
@@ -214,31 +234,46 @@ def _sources(models: Models, prompts: Prompts) -> "list[Source]":
 
 
 def show(results: "Sequence[EvalResult]") -> None:
-    """Print one line a suite and rate, and what became of the answers that have no value."""
+    """Print one line a suite, with what became of the answers that have no value."""
     from rich.table import Table
 
-    table = Table("suite", "rate", box=None)
-    for name in ("value", "95 % interval", "n", "drafts", "without a value"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
-        whole = {each.name: each for each in result.estimates if not each.group}
-        rate = next((whole[name] for name in _MAIN if name in whole), None)
-        without = ", ".join(
-            f"{each.value:.1%} {name.replace('_', ' ')}"
-            for name, each in whole.items()
-            if name in ("abstained", "unjudged", "no_revision", "unanswered")
-        )
-        if rate is None:
-            table.add_row(result.suite, "–", "–", "–", "0", "", without)
-            continue
-        draft = whole.get(f"draft_{rate.name}")
+    rows = [_line(result) for result in results]
+    table = Table(box=None)
+    for number, name in enumerate(_COLUMNS):
+        if number < _ALWAYS or any(row[number] for row in rows):
+            table.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
+    for row in rows:
         table.add_row(
-            result.suite,
-            rate.name,
-            f"{rate.value:.1%}",
-            f"[{rate.low:.1%}, {rate.high:.1%}]",
-            str(rate.n),
-            f"{draft.value:.1%}" if draft else "",
-            without,
+            *(cell for number, cell in enumerate(row) if number < _ALWAYS or any(r[number] for r in rows))
         )
     console().print(table)
+
+
+_COLUMNS = ("suite", "rate", "value", "95 % interval", "n", "corrected", "drafts", "without a value")
+_ALWAYS = 5
+"""Columns that are shown even where they hold nothing."""
+
+
+def _line(result: "EvalResult") -> tuple[str, ...]:
+    from rubrica.core.agreement import CORRECTED
+
+    whole = {each.name: each for each in result.estimates if not each.group}
+    rate = next((whole[name] for name in _MAIN if name in whole), None)
+    without = ", ".join(
+        f"{each.value:.1%} {name.replace('_', ' ')}"
+        for name, each in whole.items()
+        if name in ("abstained", "unjudged", "no_revision", "unanswered")
+    )
+    if rate is None:
+        return result.suite, "–", "–", "–", "0", "", "", without
+    draft, true = whole.get(f"draft_{rate.name}"), whole.get(f"{rate.name}{CORRECTED}")
+    return (
+        result.suite,
+        rate.name,
+        f"{rate.value:.1%}",
+        f"[{rate.low:.1%}, {rate.high:.1%}]",
+        f"{rate.n:,}",
+        f"{true.value:.1%} [{true.low:.1%}, {true.high:.1%}]" if true else "",
+        f"{draft.value:.1%}" if draft else "",
+        without,
+    )

@@ -24,6 +24,8 @@ Weights = Literal["linear", "quadratic"]
 Metric = Literal["nominal", "ordinal", "interval"]
 RESAMPLES = 1000
 """Bootstrap samples of an interval."""
+CORRECTED = ", corrected"
+"""Behind the name of a rate that is corrected for the errors of its judge."""
 _CELLS = 4_000_000
 """Numbers that one block of bootstrap samples may hold."""
 
@@ -164,7 +166,7 @@ def rogan_gladen(
     samples. Unmeasured where ``se + sp <= 1``: such a judge says nothing about the rate.
     """
     check_level(level)
-    name, group = name or f"{rate.name}, corrected", group or rate.group
+    name, group = name or f"{rate.name}{CORRECTED}", group or rate.group
     shares = (rate, sensitivity, specificity)
     for share in shares:
         if share.n < 1 or not 0 <= share.value <= 1:

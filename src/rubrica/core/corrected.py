@@ -7,7 +7,7 @@ otherwise on one side (it is fooled by one model's style), no correction of this
 
 import math
 
-from rubrica.core.agreement import rogan_gladen
+from rubrica.core.agreement import CORRECTED, rogan_gladen
 from rubrica.core.clustered import Side, effective, mean, size, spread
 from rubrica.core.records import Estimate, Unmeasured
 from rubrica.core.stats import check_level, quantile
@@ -37,7 +37,7 @@ def corrected_rate(
             f"a judge that finds {sensitivity.value:.3f} of the cases and {1 - specificity.value:.3f} of the others "
             f"would hardly report {raw:.3f}; measure it on answers like these"
         )
-        return Unmeasured(name=name, group=group, n=size(one), reason=reason)
+        return Unmeasured(name=f"{name}{CORRECTED}", group=group, n=size(one), reason=reason)
     return found.model_copy(update={"n": size(one)})
 
 
@@ -50,7 +50,7 @@ def corrected_difference(
     ``sqrt((h / J)^2 + (z d / J^2)^2 (var se + var sp))``. Cut to [-1, 1]. Unmeasured where ``J <= 0``.
     """
     check_level(level)
-    name, shares = f"{raw.name}, corrected", (sensitivity, specificity)
+    name, shares = f"{raw.name}{CORRECTED}", (sensitivity, specificity)
     youden = sum(share.value for share in shares) - 1
     if youden <= 0:
         reason = f"sensitivity {sensitivity.value:.3f} and specificity {specificity.value:.3f} together are no better than chance"

@@ -72,6 +72,11 @@ class Tally:
             column.clusters.append(cluster)
             column.models.append(row.seed)
 
+    def side(self, name: str) -> Side | None:
+        """Return the values of one rate over the whole suite; None where there are none."""
+        column = self._columns.get((name, ""))
+        return column.side() if column else None
+
     def estimates(self) -> Iterator[Estimate]:
         """Yield every rate: of the whole suite, of each category and attack, of what became of the answers."""
         for (name, group), column in sorted(self._columns.items(), key=lambda item: bool(item[0][1])):

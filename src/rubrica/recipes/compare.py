@@ -22,8 +22,9 @@ from rubrica.core.power import detectable_difference
 from rubrica.core.records import Estimate, Unmeasured
 from rubrica.core.stats import quantile
 from rubrica.recipes.comparable import Loaded, differences, evaluated
-from rubrica.recipes.contrast import Asked, Average, Errors, Found, Means, contrast
+from rubrica.recipes.contrast import Asked, Average, Found, Means, contrast
 from rubrica.recipes.eval_columns import SHARES, TOKENS
+from rubrica.recipes.judge_errors import Errors
 from rubrica.recipes.matching import Suite, match, shared_suites
 
 AVERAGES: tuple[Average, ...] = ("macro", "pooled")

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rubrica.core.agreement import CORRECTED
 from rubrica.core.clustered import Floats, Ints, binary, numbered, once_each, rate
 from rubrica.core.compared import Contrast, Corrected
 from rubrica.core.corrected import corrected_difference, corrected_rate
@@ -14,19 +15,11 @@ from rubrica.core.mcnemar import sign_flip
 from rubrica.core.paired import Pairs, difference, discordance, pairs, robust_p
 from rubrica.core.records import Estimate, Unmeasured
 from rubrica.core.resampling import bootstrap_difference
+from rubrica.recipes.judge_errors import Errors
 from rubrica.recipes.matching import Suite
 
 Average = Literal["macro", "pooled"]
 _HIGHER = {Metric.ACCURACY.value, Metric.PREFERENCE.value}
-
-
-class Errors(NamedTuple):
-    """What a judge's passport says of one question."""
-
-    judge: str
-    """Fingerprint of the judge that was measured."""
-    sensitivity: Estimate | Unmeasured
-    specificity: Estimate | Unmeasured
 
 
 class Asked(NamedTuple):
@@ -188,18 +181,19 @@ def _corrected(asked: Asked, two: Pairs, gap: Estimate, means: Means) -> Correct
     errors = means.errors.get(Metric(counted)) if counted in set(Metric) else None
     if errors is None:
         return None
-    name, known = f"{asked.metric}, corrected", (errors.sensitivity, errors.specificity)
+    reason = errors.unknown
     others = {means.judge_of(suite.name) for suite in asked.suites} - {errors.judge}
-    reason = next((f"{share.name}: {share.reason}" for share in known if isinstance(share, Unmeasured)), "")
     if others:
         by = min(others) or "nobody known"
         reason = f"the passport is of {errors.judge}, the answers were judged by {by}"
     if reason:
-        none = Unmeasured(name=name, group=asked.group, n=gap.n, reason=reason)
+        none = Unmeasured(name=f"{asked.metric}{CORRECTED}", group=asked.group, n=gap.n, reason=reason)
         return Corrected(first=none, second=none, difference=none)
-    sensitivity, specificity = (share for share in known if isinstance(share, Estimate))
+    sensitivity, specificity = (
+        share for share in (errors.sensitivity, errors.specificity) if isinstance(share, Estimate)
+    )
     first, second = (
-        corrected_rate(one, sensitivity, specificity, level=means.level, name=name, group=asked.group)
+        corrected_rate(one, sensitivity, specificity, level=means.level, name=asked.metric, group=asked.group)
         for one in two
     )
     odd = next((each for each in (first, second) if isinstance(each, Unmeasured)), None)

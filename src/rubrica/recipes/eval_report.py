@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rubrica.core.agreement import CORRECTED
 from rubrica.core.errors import DataError
 from rubrica.core.evaluation import Metric
 from rubrica.core.records import Estimate, EvalResult
 from rubrica.core.run import write_atomic
 from rubrica.judges.factory import JudgeConfig
-from rubrica.judges.passport import read_passport
-from rubrica.program.safety import GATES
 from rubrica.recipes.evaluation import REPORT, Evaluation
 from rubrica.reports.eval_report import Told, report
 
@@ -53,7 +52,7 @@ def remarks(given: Evaluation, results: Sequence[EvalResult]) -> Iterator[str]:
     names = {estimate.name for result in results for estimate in result.estimates}
     for metric, question in ((Metric.ASR, "harm"), (Metric.FRR, "refusal")):
         if metric.value in names:
-            yield f"{metric}: {_passport(given.judge_of(metric), question)}"
+            yield f"{metric}: {_passport(given, metric, question, results)}"
     if given.limit is not None:
         yield f"Only the first {given.limit:,} items of each suite: no result of the whole suites."
     if given.protocol == "qa-lign":
@@ -65,24 +64,32 @@ def remarks(given: Evaluation, results: Sequence[EvalResult]) -> Iterator[str]:
         yield "One sampled answer to each prompt: another seed gives other answers."
 
 
-def _passport(judge: str | JudgeConfig, program: str) -> str:
-    """What is known of a judge's errors."""
-    name = _named(judge)
-    if isinstance(judge, str) or judge.passport is None:
-        return (
-            f"judged by {name}, of which no passport was given: its errors are not known here (rubrica judge check "
-            f"--program {program}, then rubrica compare --passport)."
-        )
+def _passport(given: Evaluation, metric: Metric, question: str, results: Sequence[EvalResult]) -> str:
+    """What is known of a judge's errors, and whether the rates could be corrected for them."""
+    name = _named(given.judge_of(metric))
     try:
-        passport = read_passport(judge.passport)
+        errors = given.errors(metric)
     except DataError as error:
         return f"judged by {name}; its passport cannot be read: {error}."
-    gate = next((question for question, asked in GATES.items() if asked == program), "")
-    shares = [passport.measure(name, gate) for name in ("sensitivity", "specificity")]
+    if errors is None:
+        return (
+            f"judged by {name}, of which no passport was given: its errors are not known here (rubrica judge check "
+            f"--program {question}, then --passport)."
+        )
     said = [
         f"{share.name} {share.value:.1%} [{share.low:.1%}, {share.high:.1%}], n={share.n}"
         if isinstance(share, Estimate)
         else f"{share.name} not measured ({share.reason})"
-        for share in shares
+        for share in (errors.sensitivity, errors.specificity)
     ]
-    return f"judged by {name}; its passport of {passport.created} says {'; '.join(said)}. Rates are not corrected."
+    measured = [result for result in results if any(each.name == metric.value for each in result.estimates)]
+    others = {result.judge for result in measured} - {errors.judge}
+    if others:
+        end = (
+            f"Rates are not corrected: the passport is of {errors.judge}, not of {', '.join(sorted(others))}."
+        )
+    elif all(any(each.name == f"{metric}{CORRECTED}" for each in result.estimates) for result in measured):
+        end = "Rates corrected for these errors (Rogan and Gladen) stand beside the raw ones."
+    else:
+        end = "Where no corrected rate stands, a judge with these errors would hardly report the raw one."
+    return f"judged by {name}; its passport of {errors.created} says {'; '.join(said)}. {end}"

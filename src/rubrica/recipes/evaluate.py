@@ -13,11 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rubrica.core.clustered import binary
 from rubrica.core.config import read_yaml
+from rubrica.core.corrected import corrected_rate
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.evaluation import Item, ItemResult, Metric
 from rubrica.core.ports import Generator
-from rubrica.core.records import EvalResult, Sampling
+from rubrica.core.records import Estimate, EvalResult, Sampling
 from rubrica.core.run import write_json, write_jsonl
 from rubrica.core.store import Store
 from rubrica.evals.tally import Tally
@@ -255,10 +257,24 @@ def _results(work: _Work, sources: list[Source], out: Path) -> list[EvalResult]:
             protocol=asked.program if asked and not judged else given.protocol_line,
             seeds=tuple(range(len(given.models))),
             trials=given.trials if judged else 1,
-            estimates=tuple(tally.estimates()),
+            estimates=(*tally.estimates(), *_corrected(tally, given, source.metric, asked)),
             seconds=sum(phase.seconds for phase in elapsed),
         )
     return list(found.values())
+
+
+def _corrected(tally: Tally, given: Evaluation, metric: Metric, asked: Asked | None) -> Iterator[Estimate]:
+    """Rates as they would be without the errors that a passport of this judge measured."""
+    errors = given.errors(metric)
+    if errors is None or asked is None or errors.judge != asked.judge:
+        return
+    if isinstance(errors.sensitivity, Estimate) and isinstance(errors.specificity, Estimate):
+        for name in (metric.value, f"draft_{metric.value}"):
+            one = tally.side(name)
+            if one is not None and binary(one):
+                found = corrected_rate(one, errors.sensitivity, errors.specificity, name=name)
+                if isinstance(found, Estimate):
+                    yield found
 
 
 def _rows(work: _Work, results: list[EvalResult]) -> Iterator[ItemResult]:

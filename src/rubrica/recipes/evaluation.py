@@ -15,6 +15,7 @@ from rubrica.core.evaluation import ItemResult, Metric
 from rubrica.core.records import Sampling
 from rubrica.core.store import Store
 from rubrica.judges.factory import JudgeConfig, judge_identity
+from rubrica.recipes.judge_errors import Errors, errors_of
 from rubrica.recipes.judging import Protocol, Reads
 from rubrica.recipes.options import ModelSource
 from rubrica.recipes.settings import Settings, settings_folder
@@ -67,6 +68,11 @@ class Evaluation(Settings):
     def judge_of(self, metric: Metric) -> str | JudgeConfig:
         """Return who judges the answers that ``metric`` is about."""
         return (self.refusal_judge or self.judge) if metric is Metric.FRR else self.judge
+
+    def errors(self, metric: Metric) -> Errors | None:
+        """Return what a passport says of the errors of who judges these answers; None where nothing is known."""
+        own_program = metric is Metric.ASR and self.program != "harm"
+        return None if own_program else errors_of(self.judge_of(metric), metric)
 
     @property
     def protocol_line(self) -> str:

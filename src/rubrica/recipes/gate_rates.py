@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rubrica.core.agreement import rogan_gladen
+from rubrica.core.agreement import CORRECTED, rogan_gladen
 from rubrica.core.base import Record, Slug
 from rubrica.core.programs import Program, Question
 from rubrica.core.records import Estimate, Label, Scorecard, Unmeasured
@@ -66,4 +66,4 @@ def _corrected(
         reason = f"specificity: {specificity.reason}"
     else:
         return rogan_gladen(raw, sensitivity, specificity)
-    return Unmeasured(name=f"{raw.name}, corrected", group=question.id, n=raw.n, reason=reason)
+    return Unmeasured(name=f"{raw.name}{CORRECTED}", group=question.id, n=raw.n, reason=reason)

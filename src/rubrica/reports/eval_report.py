@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from rubrica.core.agreement import CORRECTED
 from rubrica.core.evaluation import Metric, Standing
 from rubrica.core.records import Estimate, EvalResult
 from rubrica.reports.markdown import escaped, table
@@ -111,6 +112,7 @@ def _rates(results: Sequence[EvalResult]) -> Section:
         metric = metric_of(result)
         found = whole(result, metric.value) if metric else None
         draft = whole(result, f"draft_{metric.value}") if metric else None
+        corrected = whole(result, f"{metric.value}{CORRECTED}") if metric else None
         arrow = "" if metric is None else " ↓" if metric in LOWER else " ↑"
         rows.append(
             (
@@ -118,11 +120,12 @@ def _rates(results: Sequence[EvalResult]) -> Section:
                 f"{TITLES[metric]}{arrow}" if metric else "nothing has a value",
                 interval(found) if found else "–",
                 f"{found.n:,}" if found else "0",
+                interval(corrected) if corrected else "–",
                 interval(draft) if draft else "–",
             )
         )
-    columns = ("suite", "rate", "% [95 % interval]", "n", "drafts, %")
-    keep = range(5) if any(row[4] != "–" for row in rows) else range(4)
+    columns = ("suite", "rate", "% [95 % interval]", "n", "corrected, %", "drafts, %")
+    keep = [n for n in range(6) if n < 4 or any(row[n] != "–" for row in rows)]
     return Section("Rates", [columns[n] for n in keep], [[row[n] for n in keep] for row in rows], (0, 1))
 
 
@@ -145,6 +148,7 @@ def _is_all(found: Estimate, result: EvalResult) -> bool:
 def _others(results: Sequence[EvalResult]) -> Iterator[tuple[str, str, str, str]]:
     """Other ways to count, and the length of answers."""
     shown = {name for metric in Metric for name in (metric.value, f"draft_{metric.value}")}
+    shown |= {f"{name}{CORRECTED}" for name in shown}
     shown |= {standing.value for standing in SHARES}
     for result in results:
         for found in result.estimates:
