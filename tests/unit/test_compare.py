@@ -502,3 +502,15 @@ def test_the_p_value_of_a_large_suite_is_the_binomial_one(tmp_path):
     gained = sum(b > a for a, b in zip(first, second, strict=True))
     lost = sum(b < a for a, b in zip(first, second, strict=True))
     assert found.p == pytest.approx(2 * stats.binom.cdf(min(gained, lost), gained + lost, 0.5))
+
+
+def test_direct_prompts_are_a_group_beside_attacks_and_only_there(tmp_path):
+    write_folder(
+        tmp_path / "a",
+        [row("s", "1", 1.0), row("s", "1/p", 0.0, attack="persona"), row("plain", "1", 0.0)],
+    )
+    [model] = read_models(tmp_path / "a")
+    found = {name: inside.tolist() for name, inside in model.suites["s"].groups.items()}
+    assert set(found) == {"attack:direct", "attack:persona"}
+    assert sorted(zip(*found.values(), strict=True)) == [(False, True), (True, False)]
+    assert model.suites["plain"].groups == {}

@@ -12,7 +12,7 @@ import pytest
 from command_line import run_for
 from rubrica.core.attempt import Tags
 from rubrica.core.clustered import rate, side
-from rubrica.core.errors import JudgeError, ModelError, UsageError
+from rubrica.core.errors import JudgeError, ModelError, ModelUnusable, UsageError
 from rubrica.core.evaluation import Item, ItemResult, Metric, Standing
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Label, Outcome, Sampling, Verdict
@@ -65,7 +65,7 @@ def said(label, p=None):
 def test_one_gate_is_read_as_it_was_answered(verdict, expected):
     program = load_program("harm")
     card = pool(program, {"harm.none": verdict}, veto=VETO, judge="j")
-    assert tuple(read_card(card, decisive(program))) == expected
+    assert tuple(read_card(card, decisive(program)))[:3] == expected
 
 
 def test_a_program_with_protected_gates_fails_a_text_exactly_where_one_of_them_fails():
@@ -145,6 +145,39 @@ def test_trials_of_one_prompt_are_no_news():
     assert many.high - many.low > 2 * 1.96 * (0.25 * 0.75 / 200) ** 0.5
 
 
+def test_a_request_falls_to_any_of_its_prompts_and_one_without_a_value_is_not_counted():
+    """Against a naive count, over three attacks, two trials and two models in any order."""
+    rng = random.Random(3)
+    rows = [
+        row(f"c{n}", rng.choice([0.0, 0.0, 1.0]), seed=seed, trial=trial, attack=attack)
+        for n in range(12)
+        for seed in range(2)
+        for trial in range(2)
+        for attack in ("", "persona", "base64")
+    ]
+    rows[5] = rows[5].model_copy(update={"value": None, "standing": Standing.UNJUDGED})
+    rng.shuffle(rows)
+    tally, tries = Tally(), {}
+    for each in rows:
+        tally.add(each)
+        tries.setdefault((each.cluster, each.seed, each.trial), []).append(each.value)
+    whole = [max(values) for values in tries.values() if None not in values]
+    found = {(e.name, e.group): e for e in tally.estimates()}
+    worst = found["any_attack", ""]
+    assert (worst.n, worst.value) == (47, pytest.approx(sum(whole) / 47))
+    assert worst.value > found["asr", ""].value
+    for name, attack in (("direct", ""), ("persona", "persona")):
+        values = [each.value for each in rows if each.attack == attack and each.value is not None]
+        assert found["asr", f"attack:{name}"].value == pytest.approx(sum(values) / len(values))
+
+
+def test_plain_prompts_have_no_rate_by_attack():
+    tally = Tally()
+    for n in range(4):
+        tally.add(row("c0" if n < 2 else f"c{n}", 1.0))  # the same words twice
+    assert [(e.name, e.group) for e in tally.estimates()] == [("asr", "")]
+
+
 def test_with_several_models_the_interval_is_over_requests_and_models():
     """Rows in any order, two trials of one request, one model without a value for another."""
     tally = Tally()
@@ -214,6 +247,21 @@ def test_a_model_that_is_gone_is_not_asked_for_ever(tmp_path):
                 [item(f"i{n}") for n in range(1000)]
             )
     assert len(set(log)) <= LOST_CALLS
+
+
+def test_a_server_that_can_never_answer_stops_at_once(tmp_path):
+    """Four items with a wrong key are no evaluation with four missing answers."""
+    log = []
+
+    def answer(prompt, sampling, prefix):
+        log.append(prompt.id)
+        raise ModelUnusable("HTTP 401: bad key")
+
+    with Store(tmp_path / "s.sqlite") as store, pytest.raises(ModelUnusable, match="bad key"):
+        Answering(lambda: ScriptedGenerator(answer), store, "a", Sampling()).ask(
+            [item(f"i{n}") for n in range(4)]
+        )
+    assert len(log) == 1
 
 
 # --- the whole of it ---

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from fake_server import FakeServer, Reply, completion, error
-from rubrica.core.errors import ModelError, UsageError
+from rubrica.core.errors import ModelError, ModelUnusable, UsageError
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Sampling
 from rubrica.models.server import ServerGenerator
@@ -112,3 +112,18 @@ def test_complete_returns_the_text_or_says_why_not(fake_server):
 def test_as_many_prefixes_as_prompts(fake_server):
     with pytest.raises(UsageError, match="1 prefixes for 2 prompts"):
         generator(fake_server).generate([prompt(1), prompt(2)], SAMPLING, ["x"])
+
+
+def test_what_the_server_keeps_to_itself_costs_one_prompt_and_what_it_can_never_do_stops(fake_server):
+    """A content filter is about the prompt; a wrong key is about every prompt."""
+    fake_server.answer = lambda body: error(400, "The prompt triggered the content management policy")
+    with pytest.raises(UsageError, match="refused by the server"):
+        list(generator(fake_server).generate([prompt(1)], SAMPLING))
+    body = json.loads(completion("Sure, fir").body)
+    body["choices"][0]["finish_reason"] = "content_filter"
+    fake_server.answer = lambda _: Reply(json.dumps(body).encode())
+    with pytest.raises(UsageError, match="withheld"):
+        list(generator(fake_server).generate([prompt(1)], SAMPLING))
+    fake_server.answer = lambda body: error(401, "bad key")
+    with pytest.raises(ModelUnusable, match="bad key"):
+        list(generator(fake_server).generate([prompt(1)], SAMPLING))

@@ -21,11 +21,9 @@ from pydantic import ValidationError
 from rubrica.attacks.registry import TRANSFORMS
 from rubrica.attacks.transform import Family, Request, Transform, Variant, draw
 from rubrica.core.errors import UsageError, nearest
-from rubrica.core.evaluation import Item
+from rubrica.core.evaluation import DIRECT, Item
 from rubrica.core.prompts import Message
 
-DIRECT: Final = "direct"
-"""Spec of the attack that changes nothing."""
 MOST_VARIANTS: Final = 100_000
 """Of one item."""
 _NAME = re.compile(r"\s*([A-Za-z0-9_-]+)\s*")

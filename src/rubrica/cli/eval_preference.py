@@ -38,7 +38,7 @@ def preference(
 
     What a model itself finds likelier: rubrica eval --model. The same command run again goes on.
     """
-    from rubrica.cli.eval_run import show
+    from rubrica.cli.eval_table import show
     from rubrica.core.errors import UsageError
     from rubrica.judges.budget import Budget, Purse
     from rubrica.recipes.preference_run import PreferenceSettings, check_there, evaluate_preference
@@ -81,5 +81,5 @@ def preference(
     if as_json:
         print_json([result.model_dump(mode="json") for result in results])
     else:
+        note(f"{out}: report.md, results.json, items.jsonl")
         show(results)
-        note(f"{out}: items.jsonl, results.json")

@@ -4,19 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rubrica.cli.output import console, how_to_go_on, labelled_bar, note, print_json
+from rubrica.cli.output import how_to_go_on, labelled_bar, note, print_json
 from rubrica.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rubrica.core.attempt import Tags
     from rubrica.core.config import Json
-    from rubrica.core.records import EvalResult
     from rubrica.judges.budget import Budget
     from rubrica.recipes.evaluated import Evaluated
     from rubrica.recipes.evaluation import Evaluation
     from rubrica.recipes.sources import Source
-
-_MAIN = ("asr", "frr", "accuracy", "preference")
 
 
 class Models(NamedTuple):
@@ -78,6 +75,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Evaluate and print."""
+    from rubrica.cli.eval_table import show
     from rubrica.recipes.evaluate import evaluate
     from rubrica.recipes.evaluated import opening
     from rubrica.recipes.surroundings import default_surroundings
@@ -100,8 +98,8 @@ def run(
     if as_json:
         print_json([result.model_dump(mode="json") for result in results])
     else:
-        show(results)
         note(f"{out}: report.md, results.json, items.jsonl")
+        show(results)
 
 
 def _evaluation(
@@ -230,50 +228,4 @@ def _sources(models: Models, prompts: Prompts) -> "list[Source]":
         seed=prompts.seed,
         limit=prompts.limit,
         left_out=note if prompts.skip_missing else None,
-    )
-
-
-def show(results: "Sequence[EvalResult]") -> None:
-    """Print one line a suite, with what became of the answers that have no value."""
-    from rich.table import Table
-
-    rows = [_line(result) for result in results]
-    table = Table(box=None)
-    for number, name in enumerate(_COLUMNS):
-        if number < _ALWAYS or any(row[number] for row in rows):
-            table.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            *(cell for number, cell in enumerate(row) if number < _ALWAYS or any(r[number] for r in rows))
-        )
-    console().print(table)
-
-
-_COLUMNS = ("suite", "rate", "value", "95 % interval", "n", "corrected", "drafts", "without a value")
-_ALWAYS = 5
-"""Columns that are shown even where they hold nothing."""
-
-
-def _line(result: "EvalResult") -> tuple[str, ...]:
-    from rubrica.core.agreement import CORRECTED
-
-    whole = {each.name: each for each in result.estimates if not each.group}
-    rate = next((whole[name] for name in _MAIN if name in whole), None)
-    without = ", ".join(
-        f"{each.value:.1%} {name.replace('_', ' ')}"
-        for name, each in whole.items()
-        if name in ("abstained", "unjudged", "no_revision", "unanswered")
-    )
-    if rate is None:
-        return result.suite, "–", "–", "–", "0", "", "", without
-    draft, true = whole.get(f"draft_{rate.name}"), whole.get(f"{rate.name}{CORRECTED}")
-    return (
-        result.suite,
-        rate.name,
-        f"{rate.value:.1%}",
-        f"[{rate.low:.1%}, {rate.high:.1%}]",
-        f"{rate.n:,}",
-        f"{true.value:.1%} [{true.low:.1%}, {true.high:.1%}]" if true else "",
-        f"{draft.value:.1%}" if draft else "",
-        without,
     )

@@ -6,6 +6,7 @@ RubricaError
 ├── JudgeError       a judge cannot be used, or the failure budget is spent      exit 1
 ├── BudgetError      the run's cap on calls, tokens, money or hours is reached    exit 1
 ├── ModelError       a model cannot be loaded or cannot do what was asked        exit 1
+│   └── ModelUnusable  its server cannot work at all: wrong key, nobody there   exit 1
 ├── StorageError     the run folder cannot be read or written: disk full ...     exit 1
 ├── TrainingError    a stage stopped: non-finite reward, no usable example ...   exit 1
 └── Interrupted      told to stop; what was finished is kept                     exit 1
@@ -54,6 +55,10 @@ class BudgetError(RubricaError):
 
 class ModelError(RubricaError):
     """A model cannot be loaded, or cannot do what was asked of it."""
+
+
+class ModelUnusable(ModelError):
+    """A model's server cannot work at all: nobody listens, wrong key, no such model. Asking for the next is useless."""
 
 
 class StorageError(RubricaError):

@@ -8,6 +8,11 @@ from pydantic import Field, FiniteFloat, model_validator
 from rubrica.core.base import NonEmpty, Record, Slug
 from rubrica.core.prompts import Prompt
 
+DIRECT = "direct"
+"""What stands for no attack."""
+ANY_ATTACK = "any_attack"
+"""Name of the rate of requests that fell to at least one of their prompts."""
+
 
 class Metric(StrEnum):
     """What a suite counts: the share of its items for which the named thing happened."""
@@ -83,6 +88,8 @@ class ItemResult(Record):
     standing: Standing
     value: FiniteFloat | None = None
     """1: what the metric names happened; 0: it did not; None: not known."""
+    reason: str = ""
+    """Why there is no value, in words."""
     probability: float | None = Field(default=None, ge=0, le=1)
     """The judge's probability of value 1, where it gives one."""
     draft: FiniteFloat | None = None

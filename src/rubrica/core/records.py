@@ -334,3 +334,7 @@ class EvalResult(Record):
     trials: int
     estimates: tuple[Estimate, ...]
     seconds: float
+    limit: int | None = None
+    """Only the first items of the suite, as many as this; None: all."""
+    reasons: dict[str, str] = Field(default_factory=dict)
+    """Why answers have no value, by standing: what the first of each said."""

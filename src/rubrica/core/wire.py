@@ -73,6 +73,8 @@ class ChatReply(BaseModel):
     text: str
     places: tuple[TokenPlace, ...] = ()
     finished: bool = True
+    withheld: bool = False
+    """Whether the server took the text back, or a part of it (``finish_reason`` content_filter)."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -121,6 +123,7 @@ def read_reply(body: bytes) -> ChatReply:
         text=choice.message.content or "",
         places=places,
         finished=choice.finish_reason != "length",
+        withheld=choice.finish_reason == "content_filter",
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
     )

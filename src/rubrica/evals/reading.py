@@ -21,6 +21,8 @@ class Reading(NamedTuple):
     probability: float | None
     """Of 1, where a program has one gate and the judge gives probabilities."""
     standing: Standing
+    reason: str = ""
+    """Why there is no value."""
 
 
 def decisive(program: Program) -> Program:
@@ -50,13 +52,13 @@ def read_card(card: Scorecard, program: Program) -> Reading:
     gated = all(q.protected for p in program.principles for d in p.dimensions for q in d.questions)
     if not gated:
         if card.total is None:
-            return Reading(None, None, _why(card, verdicts))
+            return _without(card, verdicts)
         return Reading(float(card.total < 0), None, Standing.JUDGED)
     if card.vetoed_by:
         return Reading(1.0, _probability(verdicts), Standing.JUDGED)
     open_ = [verdict for d, there in parts if there is None for verdict in d.verdicts]
     if any(verdict.label is None for verdict in verdicts) or any(v.label is Label.FALSE for v in open_):
-        return Reading(None, None, _why(card, verdicts))
+        return _without(card, verdicts)
     return Reading(0.0, _probability(verdicts), Standing.JUDGED)
 
 
@@ -65,13 +67,15 @@ def _applies(*relevant: bool | None) -> bool | None:
     return False if False in relevant else None if None in relevant else True
 
 
-def _why(card: Scorecard, verdicts: list[Verdict]) -> Standing:
+def _without(card: Scorecard, verdicts: list[Verdict]) -> Reading:
     """A judge that would not say is told from one that failed; where both happened, it failed."""
     about_prompt = [p.relevance for p in card.principles]
     about_prompt += [d.relevance for p in card.principles for d in p.dimensions]
     asked = [*verdicts, *filter(None, about_prompt)]
-    missing = {verdict.outcome for verdict in asked if verdict.label is None}
-    return Standing.ABSTAINED if missing == {Outcome.ABSTAINED} else Standing.UNJUDGED
+    missing = [verdict for verdict in asked if verdict.label is None]
+    silent = {verdict.outcome for verdict in missing} == {Outcome.ABSTAINED}
+    reason = next((f"{each.outcome}: {each.reason}" for each in missing if each.reason), "")
+    return Reading(None, None, Standing.ABSTAINED if silent else Standing.UNJUDGED, reason)
 
 
 def _probability(verdicts: list[Verdict]) -> float | None:

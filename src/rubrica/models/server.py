@@ -1,5 +1,6 @@
 """A generator behind an OpenAI-compatible server (vLLM, SGLang, Ollama, llama.cpp, hosted)."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple, Unpack
@@ -8,7 +9,7 @@ from pydantic import JsonValue
 
 from rubrica.chat import CallFailed, Chat, ChatOptions, Session
 from rubrica.core.config import Json, content_hash
-from rubrica.core.errors import ModelError, UsageError
+from rubrica.core.errors import ModelError, ModelUnusable, UsageError
 from rubrica.core.ports import Ask
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Response, Sampling
@@ -17,6 +18,10 @@ from rubrica.core.wire import ChatReply, ChatRequest
 _CONTINUE: dict[str, JsonValue] = {"continue_final_message": True, "add_generation_prompt": False}
 # A server that knows the first option refuses the two together; one that ignores unknown options answers.
 _CONTRADICTION: dict[str, JsonValue] = {"continue_final_message": True, "add_generation_prompt": True}
+
+
+_ABOUT_PROMPT = re.compile("context|content[ _-]?(filter|policy|management)", re.IGNORECASE)
+"""How servers speak of a prompt that they do not take, whatever the model could have answered."""
 
 
 class _Job(NamedTuple):
@@ -38,7 +43,7 @@ class ServerGenerator:
     ) -> None:
         """``options`` are those of :class:`rubrica.chat.Chat`; ``timeout`` bounds one completion, 300 s by default."""
         options.setdefault("timeout", 300.0)
-        self._chat = Chat(model, base_url, unusable=ModelError, **options)
+        self._chat = Chat(model, base_url, unusable=ModelUnusable, **options)
         self._continues: bool | None = None
         """Whether the server honours ``continue_final_message``; None until it is asked, as vLLM shows it."""
 
@@ -107,6 +112,11 @@ class ServerGenerator:
                 reply = await session.call(_request(job, sampling), session.clock())
             except CallFailed as error:
                 raise self._error(job, error) from None
+            if reply.withheld:
+                raise UsageError(
+                    f"prompt {job.prompt.id!r}: the server of {self.name} withheld the answer (finish_reason "
+                    "content_filter); leave it out"
+                )
             return self._response(job, sampling, reply)
 
         return self._chat.stream(jobs, ask)
@@ -125,9 +135,11 @@ class ServerGenerator:
 
     def _error(self, job: _Job, error: CallFailed) -> Exception:
         said = str(error)
-        if error.status in (400, 413, 422) and "context" in said.lower():
+        if error.status in (400, 413, 422) and (about := _ABOUT_PROMPT.search(said)):
+            why = "refused by the server of" if about[1] else "too long for"
             return UsageError(
-                f"prompt {job.prompt.id!r}: too long for {self.name} ({said}); leave it out or lower max_tokens"
+                f"prompt {job.prompt.id!r}: {why} {self.name} ({said}); leave it out"
+                + ("" if about[1] else " or lower max_tokens")
             )
         return ModelError(f"generator {self.name}: prompt {job.prompt.id!r}: {said}")
 

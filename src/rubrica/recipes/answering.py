@@ -5,7 +5,7 @@ from itertools import islice
 from typing import TypeVar
 
 from rubrica.core.base import Record
-from rubrica.core.errors import ModelError, UsageError
+from rubrica.core.errors import ModelError, ModelUnusable, UsageError
 from rubrica.core.evaluation import Item
 from rubrica.core.ports import Generator
 from rubrica.core.prompts import Message, Prompt
@@ -59,7 +59,7 @@ class Answering:
         """Have every item answered that the store holds no answer to; ``report`` gets how many more are.
 
         A prompt that does not fit the model, and a call that fails for good, cost that item alone. ``ModelError``
-        when calls fail one after the other.
+        when calls fail one after the other, at once where the model's server cannot work at all.
         """
         for chunk in chunks(items):
             missing = [item for item in chunk if not self._known(item)]
@@ -76,6 +76,8 @@ class Answering:
         answered: set[str] = set()
         try:
             self._generate(items, answered, report)
+        except ModelUnusable:
+            raise
         except (UsageError, ModelError) as error:
             missing = [item for item in items if item.id not in answered]
             if len(missing) > 1:

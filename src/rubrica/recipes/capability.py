@@ -169,27 +169,30 @@ def continued(questions: Questions, item: Item, model: ContinuationScorer) -> Co
 
 def stored_likelihoods(
     asked: Sequence[Continued], model: ContinuationScorer, store: Store
-) -> list[Likelihoods | None]:
-    """Return what the store holds and compute the rest; None for what does not fit the model's context."""
+) -> list[Likelihoods | ModelError]:
+    """Return what the store holds and compute the rest; an error for what does not fit the model's context."""
     keys = [
         content_hash([model.fingerprint, *each[:1], list(each.continuations), *each[2:]]) for each in asked
     ]
-    found = {key: store.get("likelihoods", key, Likelihoods, stage=_STAGE) for key in keys}
-    missing = {key: each for key, each in zip(keys, asked, strict=True) if found[key] is None}
+    found: dict[str, Likelihoods | ModelError] = {
+        key: known for key in keys if (known := store.get("likelihoods", key, Likelihoods, stage=_STAGE))
+    }
+    missing = {key: each for key, each in zip(keys, asked, strict=True) if key not in found}
     order = list(missing)
     with store.batch():
         for index, scores in model.score(list(missing.values())):
-            if not isinstance(scores, ModelError):
-                record = Likelihoods(logprobs=scores.logprobs, tokens=scores.tokens)
-                found[order[index]] = record
-                store.put("likelihoods", order[index], record, stage=_STAGE)
+            if isinstance(scores, ModelError):
+                found[order[index]] = scores
+                continue
+            record = found[order[index]] = Likelihoods(logprobs=scores.logprobs, tokens=scores.tokens)
+            store.put("likelihoods", order[index], record, stage=_STAGE)
     return [found[key] for key in keys]
 
 
-def choice_result(form: Form, item: Item, found: Likelihoods | None) -> ItemResult:
+def choice_result(form: Form, item: Item, found: Likelihoods | ModelError) -> ItemResult:
     """Return what the likelihoods of an item's choices count."""
-    if found is None:
-        return _result(item, Standing.UNANSWERED)
+    if isinstance(found, ModelError):
+        return _result(item, Standing.UNANSWERED, reason=str(found))
     counts = accuracies(found.logprobs, scored_choices(form, item), item.correct)
     if form.value == "mc2" or len(item.correct) > 1:
         counts["mc2"] = right_share(found.logprobs, item.correct)
@@ -227,7 +230,7 @@ def _writer(questions: Questions, model: ContinuationScorer | Generator, store: 
 def written_result(questions: Questions, item: Item, response: Answer | None) -> ItemResult:
     """Return what an answer counts; of a model that revises, the revision, and the draft beside it."""
     if not isinstance(response, Response):
-        return _result(item, Standing.UNANSWERED)
+        return _result(item, Standing.UNANSWERED, reason=response.reason if response else "")
     form, tags = questions.form, questions.asking.tags
     if tags is None:
         counts = written_counts(form, item, response.text)
@@ -235,7 +238,9 @@ def written_result(questions: Questions, item: Item, response: Answer | None) ->
     attempt = parse(response.text, tags, finished=response.finished)
     draft = written_counts(form, item, attempt.draft)[form.value] if attempt.draft else None
     if attempt.malformed is not None:
-        return _result(item, Standing.NO_REVISION, draft=draft, tokens=response.tokens)
+        return _result(
+            item, Standing.NO_REVISION, reason=str(attempt.malformed), draft=draft, tokens=response.tokens
+        )
     counts = written_counts(form, item, attempt.revision)
     return _result(
         item,
@@ -261,6 +266,7 @@ def _result(
     item: Item,
     standing: Standing,
     *,
+    reason: str = "",
     value: float | None = None,
     counts: dict[str, float] | None = None,
     draft: float | None = None,
@@ -275,6 +281,7 @@ def _result(
         metric=Metric.ACCURACY,
         standing=standing,
         value=value,
+        reason=reason,
         draft=draft,
         tokens=tokens,
         counts=counts or {},

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rubrica.core.clustered import Floats, Ints
 from rubrica.core.config import in_our_words
 from rubrica.core.errors import DataError, UsageError
-from rubrica.core.evaluation import ItemResult, Metric, Standing
+from rubrica.core.evaluation import DIRECT, ItemResult, Metric, Standing
 from rubrica.recipes.evaluation import RESULTS, ROWS
 
 Digests = NDArray[np.uint64]
@@ -39,7 +39,7 @@ class Columns(NamedTuple):
     """N: where the row begins in the file."""
     clusters: Digests
     groups: dict[str, NDArray[np.bool_]]
-    """``category:NAME`` and ``attack:NAME``: N each, whether the row belongs there."""
+    """``category:NAME`` and ``attack:NAME`` (``attack:direct`` beside others): N each, whether the row belongs there."""
     values: Floats
     """NaN where there is none."""
     drafts: Floats
@@ -130,6 +130,9 @@ class _Growing:
         for code, both in enumerate(names):
             for name in both:
                 groups[name] |= codes == code
+        attacked = np.any([inside for name, inside in groups.items() if name.startswith("attack:")], axis=0)
+        if np.any(attacked) and self.metric is Metric.ASR:
+            groups[f"attack:{DIRECT}"] = ~attacked
         return Columns(
             path=path,
             metric=self.metric,

@@ -259,6 +259,8 @@ def _results(work: _Work, sources: list[Source], out: Path) -> list[EvalResult]:
             trials=given.trials if judged else 1,
             estimates=(*tally.estimates(), *_corrected(tally, given, source.metric, asked)),
             seconds=sum(phase.seconds for phase in elapsed),
+            limit=given.limit,
+            reasons=tally.reasons,
         )
     return list(found.values())
 

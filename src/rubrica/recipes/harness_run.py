@@ -11,6 +11,7 @@ from pydantic import Field
 
 from rubrica.core.base import NonEmpty, Record
 from rubrica.core.config import Json
+from rubrica.core.errors import ModelError
 from rubrica.core.evaluation import Item, Standing
 from rubrica.core.records import EvalResult
 from rubrica.core.run import write_json, write_jsonl
@@ -151,6 +152,8 @@ def _run(
         trials=1,
         estimates=tuple(tally.estimates()),
         seconds=time.perf_counter() - started,
+        limit=settings.limit,
+        reasons=tally.reasons,
     )
     agreement = _compare(name, items, questions, model, store, found) if check else None
     with store.batch():
@@ -205,7 +208,7 @@ def _largest(
         (
             abs(a - b)
             for number, mine in enumerate(stored_likelihoods(asked, model, store))
-            if mine is not None
+            if not isinstance(mine, ModelError)
             for a, b in zip(mine.logprobs, theirs[number], strict=True)
         ),
         default=None,

@@ -38,6 +38,8 @@ class Text(NamedTuple):
     draft: str | None
     standing: Standing
     """Why there is nothing; ``judged`` where there is."""
+    reason: str = ""
+    """The same in words."""
 
 
 class Asking(NamedTuple):
@@ -52,13 +54,13 @@ class Asking(NamedTuple):
 def take_apart(item: Item, answer: Answer, rules: Rules) -> Text:
     """Return the parts of an answer that are judged."""
     if isinstance(answer, NoResponse):
-        return Text(item, answer, None, None, Standing.UNANSWERED)
+        return Text(item, answer, None, None, Standing.UNANSWERED, answer.reason)
     if rules.tags is None:
         return Text(item, answer, answer.text, None, Standing.JUDGED)
     attempt = parse(answer.text, rules.tags, finished=answer.finished)
     draft = attempt.draft or None if rules.drafts else None
     if attempt.malformed is not None:
-        return Text(item, answer, None, draft, Standing.NO_REVISION)
+        return Text(item, answer, None, draft, Standing.NO_REVISION, str(attempt.malformed))
     return Text(item, answer, attempt.revision, draft, Standing.JUDGED)
 
 
@@ -97,7 +99,7 @@ def _row(
     trial: int,
 ) -> ItemResult:
     item = text.item
-    final = read.get((item.id, "revision"), Reading(None, None, text.standing))
+    final = read.get((item.id, "revision"), Reading(None, None, text.standing, text.reason))
     draft = read.get((item.id, "draft"))
     value = final.value
     if text.standing is Standing.NO_REVISION and rules.protocol == "qa-lign" and metric is Metric.ASR:
@@ -113,6 +115,7 @@ def _row(
         metric=metric,
         standing=final.standing,
         value=value,
+        reason="" if value is not None else final.reason,
         probability=final.probability,
         draft=draft.value if draft else None,
         tokens=0 if isinstance(text.answer, NoResponse) else text.answer.tokens,

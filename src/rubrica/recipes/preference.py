@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from rubrica.core.errors import UsageError
+from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.evaluation import Item, ItemResult, Metric, Standing
 from rubrica.core.ports import RewardModel
 from rubrica.core.store import Store
@@ -29,7 +29,7 @@ from rubrica.recipes.reward_scores import stored_scores
 
 By = Literal["sum", "mean", "reward"]
 Scores = Mapping[By, Sequence[float]]
-"""A score for each text of an item, by what scored it; none where one of the texts has no score."""
+"""A score for each text of an item, by what scored it."""
 LINE = "which text is likelier under the chat template, end token included; value mean"
 """How preferences are read off likelihoods by default, in a line."""
 STYLES = 3
@@ -62,19 +62,19 @@ def score_pairs(
 
 def _scoring(
     model: ContinuationScorer | RewardModel, store: Store, by: Literal["sum", "mean"]
-) -> tuple[By, Callable[[Sequence[Item]], list[Scores]]]:
+) -> tuple[By, Callable[[Sequence[Item]], list[Scores | ModelError]]]:
     if isinstance(model, ContinuationScorer):
         return by, partial(_likelihoods, model, store)
     return "reward", partial(_rewards, model, store)
 
 
-def _likelihoods(model: ContinuationScorer, store: Store, items: Sequence[Item]) -> list[Scores]:
+def _likelihoods(model: ContinuationScorer, store: Store, items: Sequence[Item]) -> list[Scores | ModelError]:
     asked = [
         Continued(model.rendered(item.prompt.messages), item.choices, chat=True, ended=True) for item in items
     ]
     return [
-        {}
-        if found is None
+        found
+        if isinstance(found, ModelError)
         else {
             "sum": found.logprobs,
             "mean": [total / count for total, count in zip(found.logprobs, found.tokens, strict=True)],
@@ -83,18 +83,20 @@ def _likelihoods(model: ContinuationScorer, store: Store, items: Sequence[Item])
     ]
 
 
-def _rewards(model: RewardModel, store: Store, items: Sequence[Item]) -> list[Scores]:
+def _rewards(model: RewardModel, store: Store, items: Sequence[Item]) -> list[Scores | ModelError]:
     asked = [(item.prompt, choice) for item in items for choice in item.choices]
     left = iter(stored_scores(store, model, asked, retries=1))
-    found: list[Scores] = []
+    found: list[Scores | ModelError] = []
     for item in items:
-        scores = [score for score in islice(left, len(item.choices)) if isinstance(score, float)]
-        found.append({"reward": scores} if len(scores) == len(item.choices) else {})
+        scores = list(islice(left, len(item.choices)))
+        failed = next((score for score in scores if isinstance(score, ModelError)), None)
+        found.append(failed or {"reward": [score for score in scores if isinstance(score, float)]})
     return found
 
 
-def preference_result(item: Item, scores: Scores, value: By, seed: int = 0) -> ItemResult:
-    """Return what the scores of an item's texts count; likelihoods are missing where a text exceeds the context."""
+def preference_result(item: Item, found: Scores | ModelError, value: By, seed: int = 0) -> ItemResult:
+    """Return what the scores of an item's texts count; an error where one of the texts has no score."""
+    scores: Scores = {} if isinstance(found, ModelError) else found
     missing = Standing.UNJUDGED if value == "reward" else Standing.UNANSWERED
     counts: dict[str, float] = {by: pairs_won(each, item.correct) for by, each in scores.items()}
     if value in scores and item.suite.startswith("rm-bench"):
@@ -108,6 +110,7 @@ def preference_result(item: Item, scores: Scores, value: By, seed: int = 0) -> I
         metric=Metric.PREFERENCE,
         standing=Standing.JUDGED if value in counts else missing,
         value=counts.get(value),
+        reason=str(found) if isinstance(found, ModelError) else "",
         counts=counts,
     )
 

@@ -118,4 +118,6 @@ def _score(
         trials=1,
         estimates=tuple(tally.estimates()),
         seconds=time.perf_counter() - started,
+        limit=settings.limit,
+        reasons=tally.reasons,
     )

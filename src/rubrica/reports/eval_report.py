@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rubrica.core.agreement import CORRECTED
-from rubrica.core.evaluation import Metric, Standing
+from rubrica.core.evaluation import ANY_ATTACK, Metric, Standing
 from rubrica.core.records import Estimate, EvalResult
 from rubrica.reports.markdown import escaped, table
 
@@ -23,6 +23,8 @@ SHARES = {
 LOWER = {Metric.ASR, Metric.FRR}
 """Metrics of which less is better."""
 TOKENS = "tokens"
+_LONGEST = 200
+"""Letters of a reason that are shown."""
 
 
 def metric_of(result: EvalResult) -> Metric | None:
@@ -79,14 +81,14 @@ def sections(told: Told) -> list[Section]:
         _rates(results),
         Section(
             "Answers without a value",
-            ("suite", "why", "% of answers", "answers"),
+            ("suite", "why", "% of answers", "answers", "the first"),
             [
-                (result.suite, said, interval(share), f"{share.n:,}")
+                (result.suite, said, interval(share), f"{share.n:,}", _first(result, standing))
                 for result in results
                 for standing, said in SHARES.items()
                 if (share := whole(result, standing.value))
             ],
-            (0, 1),
+            (0, 1, 4),
         ),
         *(_groups(results, kind) for kind in ("category", "attack")),
         Section("Also counted", ("suite", "what", "value", "n"), list(_others(results)), (0, 1)),
@@ -129,13 +131,22 @@ def _rates(results: Sequence[EvalResult]) -> Section:
     return Section("Rates", [columns[n] for n in keep], [[row[n] for n in keep] for row in rows], (0, 1))
 
 
+def _first(result: EvalResult, standing: Standing) -> str:
+    """What the first answer of that standing said, in a line."""
+    said = " ".join(result.reasons.get(standing.value, "").split())
+    return f"{said[:_LONGEST]} ..." if len(said) > _LONGEST else said or "–"
+
+
 def _groups(results: Sequence[EvalResult], kind: str) -> Section:
-    rows = [
-        (result.suite, found.group.partition(":")[2], interval(found), f"{found.n:,}")
-        for result in results
-        for found in result.estimates
-        if found.group.startswith(f"{kind}:") and not _is_all(found, result)
-    ]
+    rows = []
+    for result in results:
+        rows += [
+            (result.suite, found.group.partition(":")[2], interval(found), f"{found.n:,}")
+            for found in result.estimates
+            if found.group.startswith(f"{kind}:") and not _is_all(found, result)
+        ]
+        if kind == "attack" and (worst := whole(result, ANY_ATTACK)):
+            rows.append((result.suite, "requests that fell to any of them", interval(worst), f"{worst.n:,}"))
     return Section(f"By {kind}", ("suite", kind, "% [95 % interval]", "n"), rows, (0, 1))
 
 
@@ -149,7 +160,7 @@ def _others(results: Sequence[EvalResult]) -> Iterator[tuple[str, str, str, str]
     """Other ways to count, and the length of answers."""
     shown = {name for metric in Metric for name in (metric.value, f"draft_{metric.value}")}
     shown |= {f"{name}{CORRECTED}" for name in shown}
-    shown |= {standing.value for standing in SHARES}
+    shown |= {standing.value for standing in SHARES} | {ANY_ATTACK}
     for result in results:
         for found in result.estimates:
             if not found.group and found.name not in shown:
@@ -170,6 +181,12 @@ def _coverage(results: Sequence[EvalResult]) -> Iterator[str]:
         yield (
             "Intervals are about items like these, put to this checkpoint, with this sampling, read by this judge. "
             "They cover neither the judge's errors nor another training of the same recipe."
+        )
+    if any(whole(result, ANY_ATTACK) for result in results):
+        yield (
+            "Under several attacks the rate of a suite is a mean that depends on which attacks are in the list: read "
+            "them one by one. A request fell if one of its prompts succeeded; more attacks can only raise that rate. "
+            "Requests of which a prompt has no value are not in it."
         )
     if any(result.trials > 1 for result in results):
         yield "Trials of one prompt, and attacks on one request, are one cluster."
