@@ -12,8 +12,9 @@ from rubrica.attacks.objective import allowed_tokens, common_prefix, start_text
 from rubrica.attacks.victim import Victim
 from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.prompts import Message
+from rubrica.models.hf import HFGenerator
 from search_world import START, TARGET, ask, blank_dropping, doubled, objective, victim
-from tiny import FAMILIES
+from tiny import FAMILIES, other_model, tiny_tokenizer
 
 
 def plain_loss(victim: Victim, context: list[int], target: tuple[int, ...]) -> tuple[float, bool]:
@@ -109,9 +110,9 @@ def test_what_is_spent_is_counted() -> None:
     goal = objective(victim())
     spent = goal.victim.spent
     goal.losses([goal.start_ids] * 5)
-    assert (spent.forward, spent.backward) == (6, 0)  # the prefix is one
+    assert (spent.forward, spent.backward) == (5, 0)
     goal.gradient(goal.embed(goal.start_ids))
-    assert (spent.forward, spent.backward) == (7, 1)  # and is kept
+    assert (spent.forward, spent.backward) == (6, 1)
 
 
 def test_weights_are_left_alone() -> None:
@@ -246,3 +247,33 @@ def test_the_common_prefix_leaves_something_of_each_row(rows: list[list[int]]) -
     count = common_prefix(rows)
     longest = max(n for n in range(min(map(len, rows))) if len({tuple(row[:n]) for row in rows}) == 1)
     assert count == longest
+
+
+HYBRIDS: dict[str, dict[str, object]] = {
+    "mamba": {},
+    "jamba": {"num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
+    "qwen3_next": {"layer_types": ["linear_attention", "full_attention"]},
+}
+
+
+@pytest.mark.parametrize("family", HYBRIDS)
+def test_models_with_a_state_instead_of_keys_are_read_in_one_piece(family: str) -> None:
+    tokenizer = tiny_tokenizer()
+    model = other_model(family, len(tokenizer), **HYBRIDS[family])
+    attacked = Victim(model, tokenizer, HFGenerator(model, tokenizer))
+    goal = objective(attacked)
+    only = goal.frames[0]
+    rows = [[token, *goal.start_ids[1:]] for token in goal.allowed.tolist()[40:43]]
+    for row, loss in zip(rows, goal.losses(rows).losses.tolist(), strict=True):
+        right, _ = plain_loss(attacked, [*only.before, *row, *only.after], only.target_ids)
+        assert loss == pytest.approx(right, abs=2e-5)
+    assert torch.isfinite(goal.gradient(goal.embed(goal.start_ids))[1]).all()
+
+
+def test_texts_that_exceed_the_context_are_infinitely_bad_and_stop_no_search() -> None:
+    goal = objective(victim())
+    scores = goal.text_losses([" short", " long" * 300, " tiny"])
+    assert scores.losses.isfinite().tolist() == [True, False, True] and not scores.reached[1]
+    assert torch.equal(scores.losses[[0, 2]], goal.text_losses([" short", " tiny"]).losses)
+    with pytest.raises(UsageError, match=r"attack: \d+ tokens with the target exceed the context"):
+        goal.text_losses([" long" * 300, " longer" * 300])

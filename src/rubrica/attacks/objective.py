@@ -78,14 +78,28 @@ class Objective:
         )
 
     def text_losses(self, slots: Sequence[str]) -> Scores:
-        """Score slots given as texts, as the tokenizer cuts them."""
+        """Score slots given as texts, as the tokenizer cuts them; one that exceeds the context has an infinite loss.
+
+        ``UsageError`` where all exceed it.
+        """
+        contexts = [frame.contexts(slots) for frame in self.frames]
+        lengths = [
+            max(
+                len(rows[at]) + len(frame.target_ids)
+                for frame, rows in zip(self.frames, contexts, strict=True)
+            )
+            for at in range(len(slots))
+        ]
+        self.victim.check_length(min(lengths), "attack")
+        fitting = [at for at, length in enumerate(lengths) if self.victim.fits(length)]
         found = []
-        for frame in self.frames:
-            contexts = frame.contexts(slots)
-            shared = common_prefix(contexts) if len(contexts) > 1 else 0
-            self.victim.check_length(max(map(len, contexts)) + len(frame.target_ids), "attack")
-            found.append(self.victim.losses(contexts, frame.target_ids, shared))
-        return _mean(found)
+        for frame, rows in zip(self.frames, contexts, strict=True):
+            chosen = [rows[at] for at in fitting]
+            shared = common_prefix(chosen) if len(chosen) > 1 else 0
+            found.append(self.victim.losses(chosen, frame.target_ids, shared))
+        losses, reached = torch.full((len(slots),), torch.inf), torch.zeros(len(slots), dtype=torch.bool)
+        losses[fitting], reached[fitting] = _mean(found)
+        return Scores(losses, reached)
 
     def soft_losses(self, slots: Tensor) -> Tensor:
         """Mean loss [B] of slots given as embeddings [B, S, D]; gradients flow into them."""

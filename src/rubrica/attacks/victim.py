@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from rubrica.checkpoint import context_length
 from rubrica.core.errors import ModelError, UsageError
@@ -45,7 +46,11 @@ class Scores(NamedTuple):
 
 
 class Spent:
-    """Sequences that went through a model; a gradient is one of each."""
+    """Sequences that went through a model; a gradient is one of each.
+
+    What sequences have in common is part of each of them, however often it is read: so a search that goes on counts as
+    one without interruption does.
+    """
 
     def __init__(self, forward: int = 0, backward: int = 0) -> None:
         self.forward, self.backward = forward, backward
@@ -64,6 +69,8 @@ class Victim:
         self.spent = Spent()
         self._config, self._batch_size = model.config, batch_size
         self._prefix: tuple[tuple[int, ...], DynamicCache] | None = None
+        layers = DynamicCache(config=model.config).layers
+        self._keeps_prefixes = not any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
         self.table = self._embeddings()
         self._anchor = self.encode(["x"])[0]
         self._anchored = self._decode(self._anchor)
@@ -94,9 +101,13 @@ class Victim:
         messages = (*earlier, Message(role="user", content=content))
         return self.generator.render(Prompt(id="attack", messages=messages))
 
+    def fits(self, tokens: int) -> bool:
+        """Whether the model takes so many tokens."""
+        return self.context is None or tokens <= self.context
+
     def check_length(self, tokens: int, what: str) -> None:
         """Raise ``UsageError`` for more tokens than the model takes."""
-        if self.context is not None and tokens > self.context:
+        if not self.fits(tokens):
             raise UsageError(
                 f"{what}: {tokens} tokens with the target exceed the context of {self.generator.name} ({self.context}); "
                 "shorten the prompt, the target or the attack"
@@ -164,6 +175,9 @@ class Victim:
 
     def _logits(self, prefix: list[int], embeds: Tensor, keep: int) -> Tensor:
         """Logits [B, keep, V] of the last places of rows that stand behind one prefix."""
+        if not self._keeps_prefixes and prefix:
+            before = self.table[torch.tensor(prefix, device=self.device)]
+            embeds, prefix = torch.cat([before.expand(embeds.shape[0], -1, -1), embeds], dim=1), []
         cache = self._after(tuple(prefix), embeds.shape[0])
         positions = torch.arange(len(prefix), len(prefix) + embeds.shape[1], device=self.device)
         found: WithLogits = self.model(
@@ -191,7 +205,6 @@ class Victim:
                     use_cache=True,
                     logits_to_keep=1,
                 )
-            self.spent.forward += 1
             self._prefix = prefix, cache
         found = copy.deepcopy(self._prefix[1])
         found.batch_repeat_interleave(rows)
