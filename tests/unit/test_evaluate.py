@@ -28,7 +28,7 @@ from rubrica.recipes.answering import LOST_CALLS, Answering, NoResponse, answer_
 from rubrica.recipes.context import Surroundings
 from rubrica.recipes.evaluate import evaluate, read_results
 from rubrica.recipes.evaluated import Opened
-from rubrica.recipes.evaluation import Evaluation
+from rubrica.recipes.evaluation import Evaluation, read_evaluation
 from rubrica.recipes.options import ModelSource
 from rubrica.recipes.sources import Source
 
@@ -360,7 +360,7 @@ def test_the_report_says_what_came_out_and_how(tmp_path):
     assert "| s | attack success ↓ | 25.0 \\[4.6, 69.9\\] | 4 |" in text  # Wilson of 1 in 4
     assert "| s | x\\|y | 0.0 \\[0.0, 56.1\\] | 3 |" in text
     assert "| system prompt | \\# be \\| good |" in text
-    assert "Only the first 4 items of each suite" in text
+    assert "- Only the first 4 items of s: no result of the whole suite." in text
     assert "no passport was given" in text
 
 
@@ -400,6 +400,20 @@ def test_a_passport_puts_corrected_rates_beside_the_raw_ones(tmp_path, capsys):
                     "--passport", tmp_path / "passport", "--json")  # fmt: skip
     assert "asr, corrected" not in other.out
     assert "Rates are not corrected: the passport is of prefix:" in (tmp_path / "f" / "report.md").read_text()
+
+
+def test_the_report_does_not_speak_of_a_judge_that_nobody_asked(tmp_path):
+    run(
+        tmp_path / "e",
+        [item("a", "What is 2 + 2?", answer="4")],
+        writes=lambda seed: lambda prompt, sampling, prefix: "4",
+        judges=harmful_if("bad"),
+        metric=Metric.ACCURACY,
+    )
+    text = (tmp_path / "e" / "report.md").read_text()
+    assert "| s | accuracy ↑ | 100.0" in text and "worked examples" in text
+    for no_part_of_it in ("| judge | j |", "asked about harm", "temperature", "One sampled answer"):
+        assert no_part_of_it not in text
 
 
 def test_the_page_of_an_evaluation_is_one_file_of_escaped_text(tmp_path, capsys):
@@ -509,6 +523,52 @@ def test_more_suites_join_a_folder_and_other_settings_do_not(tmp_path):
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="holds no evaluation"):
         run(tmp_path / "other", [item("a")], writes=writes, judges=lambda query: Label.TRUE)
+
+
+def test_a_folder_names_all_its_suites_and_how_much_of_each_was_asked(tmp_path):
+    def asked(name, count, limit):
+        source = Source(
+            name, Metric.ASR, lambda: iter(item(f"i{n}", suite=name) for n in range(count)), count
+        )
+        evaluation = Evaluation(
+            label="m", models=[ModelSource(model="m")], suites=[name], judge="j", limit=limit
+        )
+        around = Surroundings(judges={"j": lambda: ScriptedJudge(harmful_if("bad"))})
+        return evaluate(
+            evaluation, [source], out, around, opened=lambda seed: opened(lambda *given: "an answer")
+        )
+
+    out = tmp_path / "e"
+    asked("s", 4, 4)
+    assert [result.limit for result in asked("t", 2, 2)] == [4, 2]
+    assert read_evaluation(out).suites == ["s", "t"]
+    text = (out / "report.md").read_text()
+    assert "only the first 4 items of s: no result of the whole suite; only the first 2 items of t" in text
+    with pytest.raises(UsageError, match="is about the first 4 items, --limit asks for the first 3"):
+        asked("s", 3, 3)
+    assert len(asked("s", 6, 6)) == 2 and asked("s", 9, None)[0].limit is None
+    with pytest.raises(UsageError, match="is about all items"):
+        asked("s", 9, 9)
+
+
+def test_a_folder_in_which_nothing_was_done_may_have_other_settings(tmp_path):
+    def gone(seed):
+        raise ModelError("no such folder")
+
+    evaluation = Evaluation(label="m", models=[ModelSource(model="tpyo")], suites=["s"], judge="j")
+    source = Source("s", Metric.ASR, lambda: iter([item("a")]), 1)
+    around = Surroundings(judges={"j": lambda: ScriptedJudge(harmful_if("bad"))})
+    with pytest.raises(ModelError):
+        evaluate(
+            evaluation, [source], tmp_path / "e", around, opened=lambda seed: Opened(lambda: gone(seed), None)
+        )
+    mended = evaluation.model_copy(update={"models": [ModelSource(model="typo")]})
+    [result] = evaluate(
+        mended, [source], tmp_path / "e", around, opened=lambda seed: opened(lambda *given: "an answer")
+    )
+    assert result.model == "typo"
+    with pytest.raises(UsageError, match="holds another evaluation"):
+        evaluate(evaluation, [source], tmp_path / "e", around, opened=lambda seed: gone(seed))
 
 
 def test_trials_and_models_are_drawn_apart(tmp_path):

@@ -54,3 +54,14 @@ def test_why_nothing_has_a_value_is_said_and_is_no_success(place, fake_server, c
     assert " 4 " in run_for(0, capsys, *told(place, fake_server)).out
     [first, *_] = map(json.loads, (place / "e" / "items.jsonl").read_text().splitlines())
     assert (first["value"], first["reason"]) == (0.0, "")
+
+
+def test_nothing_is_said_of_how_given_answers_were_sampled(place, capsys):
+    rows = [{"prompt": "How?", "response": "I cannot help."}, {"prompt": "Why?", "response": "Sure."}]
+    (place / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given = ("eval", "--responses", place / "answers.jsonl", "--judge", "prefix", "--out", place / "e")
+    run_for(0, capsys, *given)
+    text = (place / "e" / "report.md").read_text()
+    assert "| sampling | not known: the answers were there |" in text and "temperature" not in text
+    card = run_for(0, capsys, "eval", "export", place / "e", "--format", "card").out
+    assert "temperature" not in card and "answers to a prompt" not in card

@@ -92,8 +92,8 @@ def test_a_folder_belongs_to_one_evaluation(tmp_path: Path) -> None:
     with evaluation_folder(tmp_path, settings):
         pass
     more = settings.model_copy(update={"suites": ["arc-challenge"], "batch_size": 2})
-    with evaluation_folder(tmp_path, more):
-        pass
+    with evaluation_folder(tmp_path, more) as store:
+        store.put("result", "a", ModelSource(model="x"))
     with pytest.raises(UsageError, match=r"holds another evaluation \(limit"):
         with evaluation_folder(tmp_path, settings.model_copy(update={"limit": 3})):
             pass

@@ -16,6 +16,7 @@ from rubrica.core.store import Store
 from rubrica.models.likelihood import answer_rows, likelihoods
 from rubrica.models.reward import HFRewardModel
 from rubrica.recipes.continuations import ContinuationScorer
+from rubrica.recipes.eval_page import render
 from rubrica.recipes.options import RewardModelSource
 from rubrica.recipes.preference import by_style, score_pairs
 from rubrica.recipes.preference_run import PreferenceSettings, evaluate_preference
@@ -132,6 +133,10 @@ def test_suites_of_pairs_are_scored_once_and_the_folder_holds_them(tmp_path: Pat
     rates = {one.name: one.value for one in found.estimates}
     assert rates == {"preference": 2 / 3, "reward": 2 / 3}, "the second pair's better text is the shorter one"
     assert told == [("hhh: scoring", 3, 3)]
+    text = (out / "report.md").read_text()
+    assert "| hhh | preference ↑ | 66.7" in text and "| reward model | x |" in text
+    assert "| hhh | the judge failed" not in text
+    assert "<td>66.7 [" in render(out)
     rows = [ItemResult.model_validate_json(line) for line in (out / "items.jsonl").open()]
     assert sorted((row.item, row.value) for row in rows) == [("i0", 1), ("i1", 0), ("i2", 1)]
     assert evaluate_preference(settings, sources, out, lambda store: _never()) == [found]

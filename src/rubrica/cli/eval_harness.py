@@ -106,7 +106,7 @@ def harness(
     else:
         show(runs)
         note(
-            f"{out}: items.jsonl, results.json; harness/ holds tasks and questions for lm_eval --include_path"
+            f"{out}: report.md, results.json, items.jsonl; harness/ holds tasks and questions for lm_eval --include_path"
         )
     found = [run.agreement for run in runs if run.agreement]
     if check and (len(found) < len(runs) or any(each.differing or not each.same for each in found)):

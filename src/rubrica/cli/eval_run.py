@@ -136,6 +136,7 @@ def _evaluation(
             "shots": answers.shots,
             "chat": answers.chat,
             "limit": prompts.limit,
+            "given": models.responses is not None,
         },
         "rubrica eval",
     )

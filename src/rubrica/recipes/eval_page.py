@@ -5,7 +5,7 @@ from pathlib import Path
 from rubrica.recipes.boards import make_boards, read_methods
 from rubrica.recipes.eval_report import told
 from rubrica.recipes.evaluate import read_results
-from rubrica.recipes.evaluation import SETTINGS, read_evaluation
+from rubrica.recipes.evaluation import SETTINGS
 from rubrica.reports.eval_page import render_evaluation
 
 
@@ -16,6 +16,4 @@ def is_evaluation(folder: Path) -> bool:
 
 def render(folder: Path) -> str:
     """Return the page of an evaluation; ``UsageError`` and ``DataError`` where it is not whole."""
-    results = read_results(folder)
-    given = read_evaluation(folder)
-    return render_evaluation(told(given, results), make_boards(read_methods([str(folder)])))
+    return render_evaluation(told(folder, read_results(folder)), make_boards(read_methods([str(folder)])))

@@ -35,6 +35,7 @@ from rubrica.recipes.evaluation import (
     Asked,
     Elapsed,
     Evaluation,
+    Extent,
     Phase,
     evaluation_folder,
     rows_of,
@@ -114,10 +115,13 @@ def evaluate(
         check_asking(evaluation.judge_of(metric), _program(evaluation, metric), surroundings)
     with evaluation_folder(out, evaluation, seed=evaluation.sampling.seed) as store:
         purse = Purse(budget or Budget(), store, prefix="--max-")
+        for source in sources:
+            _check_extent(store, source.name, evaluation.limit)
         work = _Work(evaluation, store, surroundings, purse, progress, opened)
         for seed in range(len(evaluation.models)):
             _answer(work, judged, seed)
         for source in judged:
+            store.put(Extent.KIND, source.name, Extent(limit=evaluation.limit))
             with work.timed(source.name, "judging"):
                 for seed in range(len(evaluation.models)):
                     for trial in range(evaluation.trials):
@@ -128,8 +132,20 @@ def evaluate(
             results = _results(work, sources, out)
             write_json(out / RESULTS, [result.model_dump(mode="json") for result in results])
             write_jsonl(out / ROWS, _rows(work, results))
-            write_report(out, evaluation, results)
+            write_report(out, results)
     return results
+
+
+def _check_extent(store: Store, suite: str, limit: int | None) -> None:
+    """Rows that are there are of the first items up to some number; a result of fewer would count them, too."""
+    before = store.get(Extent.KIND, suite, Extent)
+    if before is None or limit is None or (before.limit is not None and before.limit <= limit):
+        return
+    held = "all items" if before.limit is None else f"the first {before.limit:,} items"
+    raise UsageError(
+        f"suite {suite}: this folder is about {held}, --limit asks for the first {limit:,}; leave --limit as it was, "
+        "raise it, or use another --out"
+    )
 
 
 def _program(evaluation: Evaluation, metric: Metric) -> str:
@@ -190,7 +206,9 @@ def _score(work: _Work, sources: list[Source], seed: int) -> None:
             work.report(f"{name}: scoring", done, total)
 
         with work.timed(source.name, "answering"):
-            for row in _scored(work, source, items, scorer(), seed, report):
+            model = scorer()
+            work.store.put(Extent.KIND, source.name, Extent(limit=work.evaluation.limit))
+            for row in _scored(work, source, items, model, seed, report):
                 work.store.put(RESULT, row.item, row, stage=stage)
 
 

@@ -1,5 +1,6 @@
 """What one evaluation is, and the folder that holds it."""
 
+from abc import ABC
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -28,17 +29,24 @@ PAPER_TRIALS, PAPER_TEMPERATURE, PAPER_TOKENS = 3, 0.7, 2048
 """QA-LIGN (arXiv 2506.08123), section 4: answers to a prompt, temperature, longest answer in tokens."""
 
 
-class Evaluation(Settings):
-    """Which models answer which suites how, and who judges the answers."""
+class SuiteSettings(Settings, ABC):
+    """What every evaluation of suites was asked for."""
 
     label: NonEmpty
     """Short name of what is evaluated."""
-    models: list[ModelSource] = Field(min_length=1)
-    """The model, or the same recipe trained with several seeds: then the seeds are the clusters of every interval."""
     suites: list[NonEmpty] = Field(min_length=1)
     """Names of suites."""
     data: Path | None = None
     """Folder of the suites' files."""
+    limit: int | None = Field(default=None, ge=1)
+    """First items of each suite only."""
+
+
+class Evaluation(SuiteSettings):
+    """Which models answer which suites how, and who judges the answers."""
+
+    models: list[ModelSource] = Field(min_length=1)
+    """The model, or the same recipe trained with several seeds: then the seeds are the clusters of every interval."""
     attacks: list[NonEmpty] = Field(default_factory=list)
     """What is done to the prompts of the safety suites, each by itself; none: they are put as they are."""
     judge: str | JudgeConfig
@@ -62,8 +70,8 @@ class Evaluation(Settings):
     """Worked examples before each question that has a right answer; None: as many as is usual for its suite."""
     chat: bool = False
     """Put these questions through the model's chat template, instead of having it continue plain text."""
-    limit: int | None = Field(default=None, ge=1)
-    """First items of each suite only."""
+    given: bool = False
+    """The answers were there already: how they were sampled is not known."""
 
     def judge_of(self, metric: Metric) -> str | JudgeConfig:
         """Return who judges the answers that ``metric`` is about."""
@@ -87,7 +95,7 @@ class Evaluation(Settings):
     def identity(self) -> dict[str, Json]:
         """What must stay the same in one folder, so that its rows belong together; more suites may join."""
         kept: dict[str, Json] = self.model_dump(
-            mode="json", exclude={"suites", "data", "limit", "judge", "refusal_judge"}
+            mode="json", exclude={"suites", "data", "limit", "judge", "refusal_judge", "given"}
         )
         for name, metric in (("judge", Metric.ASR), ("refusal_judge", Metric.FRR)):
             judge = self.judge_of(metric)
@@ -104,6 +112,14 @@ class Asked(Record):
     program: str
 
 
+class Extent(Record):
+    """How many items of a suite the rows of a folder are about."""
+
+    KIND: ClassVar[str] = "extent"
+    limit: int | None
+    """The first so many; None: all."""
+
+
 Phase = Literal["answering", "judging", "reporting"]
 
 
@@ -115,17 +131,40 @@ class Elapsed(Record):
 
 
 def evaluation_folder(path: Path, settings: Settings, *, seed: int = 0) -> AbstractContextManager[Store]:
-    """Open the folder of an evaluation; errors are those of :func:`rubrica.recipes.settings.settings_folder`."""
-    return settings_folder(path, settings, file=SETTINGS, what="evaluation", seed=seed)
+    """Open the folder of an evaluation; errors are those of :func:`rubrica.recipes.settings.settings_folder`.
+
+    Its file names the suites that were there before, too.
+    """
+    joined = _joined(path / SETTINGS, settings) if isinstance(settings, SuiteSettings) else settings
+    return settings_folder(path, joined, file=SETTINGS, what="evaluation", seed=seed)
+
+
+def _joined(path: Path, settings: SuiteSettings) -> SuiteSettings:
+    if not (path.parent / RESULTS).exists():
+        return settings
+    try:
+        before = validate(type(settings), read_yaml(path), path).suites
+    except DataError:
+        return settings
+    return settings.model_copy(update={"suites": list(dict.fromkeys([*before, *settings.suites]))})
+
+
+def read_settings(folder: Path) -> dict[str, Json]:
+    """Read what the folder of an evaluation says that it was made for; ``UsageError`` where it says nothing."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise UsageError(f"{folder}: no evaluation here (no {SETTINGS}); expected the --out of rubrica eval")
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise DataError(path, "expected settings; run the same rubrica eval into another --out")
+    return data
 
 
 def read_evaluation(folder: Path) -> Evaluation:
     """Read what an evaluation was asked for; ``UsageError`` where ``rubrica eval`` did not make ``folder``."""
-    path = folder / SETTINGS
-    if not path.is_file():
-        raise UsageError(f"{folder}: no evaluation here (no {SETTINGS}); expected the --out of rubrica eval")
+    settings, path = read_settings(folder), folder / SETTINGS
     try:
-        return validate(Evaluation, read_yaml(path), path)
+        return validate(Evaluation, settings, path)
     except DataError as error:
         raise UsageError(
             f"{folder}: made by another command or version ({error}); expected the --out of rubrica eval"

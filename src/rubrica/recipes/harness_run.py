@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from rubrica.core.base import NonEmpty, Record
+from rubrica.core.base import Record
 from rubrica.core.config import Json
 from rubrica.core.errors import ModelError
 from rubrica.core.evaluation import Item, Standing
@@ -26,37 +26,30 @@ from rubrica.recipes.capability import (
     stored_likelihoods,
 )
 from rubrica.recipes.continuations import ContinuationScorer
+from rubrica.recipes.eval_report import write_report
 from rubrica.recipes.evaluation import (
     RESULT,
     RESULTS,
     ROWS,
     SETTINGS,
+    SuiteSettings,
     evaluation_folder,
     rows_of,
     stage_of,
 )
 from rubrica.recipes.harness import HarnessRun, check_task, choice_logprobs, harness_version, run_harness
 from rubrica.recipes.options import ModelSource
-from rubrica.recipes.settings import Settings
 from rubrica.recipes.sources import Source
 
 KIND = "harness"
 """Kind under which the result of a finished suite lies in the store."""
 
 
-class HarnessSettings(Settings):
+class HarnessSettings(SuiteSettings):
     """What ``rubrica eval harness`` was asked for: ``evaluation.yaml``."""
 
-    label: NonEmpty
-    """Short name of the model."""
     model: ModelSource
     """The model."""
-    suites: list[NonEmpty] = Field(min_length=1)
-    """Names of suites."""
-    data: Path | None = None
-    """Folder of the suites' files."""
-    limit: int | None = Field(default=None, ge=1)
-    """First items of each suite only."""
     asking: Asking = Asking()
     """How questions are put."""
     dtype: str = "auto"
@@ -121,6 +114,7 @@ def evaluate_harness(
         runs = store.all(KIND, SuiteRun)
         write_json(out / RESULTS, [run.result.model_dump(mode="json") for run in runs])
         write_jsonl(out / ROWS, (row for run in runs for row in rows_of(store, run.result.suite, 1, 1)))
+        write_report(out, [run.result for run in runs])
     return runs
 
 

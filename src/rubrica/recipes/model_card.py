@@ -51,10 +51,10 @@ def _settings(folder: Path) -> Iterator[tuple[str, str]]:
     data = read_yaml(path) if path.is_file() else {}
     if not isinstance(data, dict):
         return
-    sampling = data.get("sampling")
-    if isinstance(sampling, dict):
+    sampling, given = data.get("sampling"), bool(data.get("given"))
+    if isinstance(sampling, dict) and not given:
         yield "sampling", ", ".join(f"{name} {value}" for name, value in sampling.items())
     for key, name in _SAID.items():
         value = data.get(key)
-        if value:
+        if value and not (given and key == "trials"):
             yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -4,10 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pydantic import Field
-
 from rubrica.checkpoint import checkpoint_folder
-from rubrica.core.base import NonEmpty
 from rubrica.core.config import Json
 from rubrica.core.errors import UsageError
 from rubrica.core.evaluation import Metric
@@ -17,10 +14,12 @@ from rubrica.core.run import write_json, write_jsonl
 from rubrica.core.store import Store
 from rubrica.evals.tally import Tally
 from rubrica.recipes.context import Surroundings
+from rubrica.recipes.eval_report import write_report
 from rubrica.recipes.evaluation import (
     RESULT,
     RESULTS,
     ROWS,
+    SuiteSettings,
     evaluation_folder,
     rows_of,
     stage_of,
@@ -28,7 +27,6 @@ from rubrica.recipes.evaluation import (
 from rubrica.recipes.options import RewardModelSource
 from rubrica.recipes.preference import score_pairs
 from rubrica.recipes.reward_source import implied, served
-from rubrica.recipes.settings import Settings
 from rubrica.recipes.sources import Source
 from rubrica.recipes.text_reward import TextReward
 
@@ -36,19 +34,11 @@ KIND = "preference"
 """Kind under which the result of a finished suite lies in the store."""
 
 
-class PreferenceSettings(Settings):
+class PreferenceSettings(SuiteSettings):
     """What ``rubrica eval preference`` was asked for: ``evaluation.yaml``."""
 
-    label: NonEmpty
-    """Short name of what scores."""
     reward: TextReward
     """The reward model, or the judge and its program."""
-    suites: list[NonEmpty] = Field(min_length=1)
-    """Names of suites."""
-    data: Path | None = None
-    """Folder of the suites' files."""
-    limit: int | None = Field(default=None, ge=1)
-    """First items of each suite only."""
 
     @property
     def identity(self) -> dict[str, Json]:
@@ -82,6 +72,7 @@ def evaluate_preference(
         results = store.all(KIND, EvalResult)
         write_json(out / RESULTS, [result.model_dump(mode="json") for result in results])
         write_jsonl(out / ROWS, (row for result in results for row in rows_of(store, result.suite, 1, 1)))
+        write_report(out, results)
     return results
 
 

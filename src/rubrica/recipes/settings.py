@@ -27,12 +27,13 @@ class Settings(Config, ABC):
 def settings_folder(path: Path, settings: Settings, *, file: str, what: str, seed: int) -> Iterator[Store]:
     """Open a folder, new or begun, with its ``store.sqlite``; nobody else may be at work there.
 
+    Other settings may take a folder in which nothing was kept yet, for example because the model could not be loaded.
     ``file`` is the name of the settings' file, ``what`` that of the work. ``UsageError`` where the folder holds other
     work or something else, ``StorageError`` where it cannot be written.
     """
     kept = path / file
     if kept.exists():
-        if changed := _changed(kept, settings):
+        if (changed := _changed(kept, settings)) and _begun(path):
             raise UsageError(
                 f"{path}: holds another {what} ({changed}); use the same settings to go on, or another --out"
             )
@@ -50,6 +51,14 @@ def settings_folder(path: Path, settings: Settings, *, file: str, what: str, see
             write_json(path / "environment.json", environment(settings, settings, seed))
         write_atomic(kept, dump_yaml(settings))  # last: marks the work as begun
         yield store
+
+
+def _begun(path: Path) -> bool:
+    """Whether anything was kept in a folder."""
+    if not (path / "store.sqlite").is_file():
+        return False
+    with Store(path / "store.sqlite", read_only=True) as store:
+        return not store.empty
 
 
 def _changed(path: Path, settings: Settings) -> str | None:
