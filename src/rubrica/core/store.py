@@ -218,13 +218,10 @@ class Store(Closing):
             ).fetchone()
         return self._load(kind, model, row[0]) if row else None
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing was ever kept here."""
-        tables = ("verdicts", "failures", "records", "account")
+    def kinds(self) -> set[str]:
+        """Return the kinds of which there are records."""
         with self._lock, _storage(self.path, "read"):
-            found = [self._db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables]
-        return found == [None] * len(tables)
+            return {row[0] for row in self._db.execute("SELECT DISTINCT kind FROM records")}
 
     def holds(self, kind: str) -> bool:
         """Tell whether there is any record of a kind."""

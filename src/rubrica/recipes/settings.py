@@ -12,6 +12,8 @@ from rubrica.core.store import Store
 
 _BEFORE = {".lock", "environment.json", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm"}
 """What a kill at the very start may leave."""
+_PLANS = {"asked", "price"}
+"""Kinds of records that say who will be asked; no answer is among them."""
 
 
 class Settings(Config, ABC):
@@ -32,12 +34,8 @@ def settings_folder(path: Path, settings: Settings, *, file: str, what: str, see
     work or something else, ``StorageError`` where it cannot be written.
     """
     kept = path / file
-    if kept.exists():
-        if (changed := _changed(kept, settings)) and _begun(path):
-            raise UsageError(
-                f"{path}: holds another {what} ({changed}); use the same settings to go on, or another --out"
-            )
-    elif path.exists() and not (path.is_dir() and {each.name for each in path.iterdir()} <= _BEFORE):
+    changed = _changed(kept, settings) if kept.exists() else None
+    if not kept.exists() and path.exists() and not (path.is_dir() and _names(path) <= _BEFORE):
         raise UsageError(f"{path}: exists and holds no {what}; choose another --out")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -46,19 +44,33 @@ def settings_folder(path: Path, settings: Settings, *, file: str, what: str, see
         raise StorageError(f"{path}: cannot be created ({error.strerror}); choose another --out") from error
     with ExitStack() as opened:
         opened.enter_context(lock)
+        if changed and _begun(path, file):
+            raise UsageError(
+                f"{path}: holds another {what} ({changed}); use the same settings to go on, or another --out"
+            )
+        if changed:
+            for name in _BEFORE - {".lock"}:
+                (path / name).unlink(missing_ok=True)
         store = opened.enter_context(Store(path / "store.sqlite"))
-        if not kept.exists():
+        if changed or not kept.exists():
             write_json(path / "environment.json", environment(settings, settings, seed))
         write_atomic(kept, dump_yaml(settings))  # last: marks the work as begun
         yield store
 
 
-def _begun(path: Path) -> bool:
-    """Whether anything was kept in a folder."""
+def _begun(path: Path, file: str) -> bool:
+    """Whether anything was answered, judged or found in a folder; some work is kept in files of its own."""
+    if _names(path) - _BEFORE - {file}:
+        return True
     if not (path / "store.sqlite").is_file():
         return False
     with Store(path / "store.sqlite", read_only=True) as store:
-        return not store.empty
+        return any(store.count_verdicts()) or bool(store.kinds() - _PLANS)
+
+
+def _names(path: Path) -> set[str]:
+    """Names in a folder, empty folders left out."""
+    return {each.name for each in path.iterdir() if not each.is_dir() or any(each.iterdir())}
 
 
 def _changed(path: Path, settings: Settings) -> str | None:
