@@ -65,3 +65,22 @@ def test_nothing_is_said_of_how_given_answers_were_sampled(place, capsys):
     assert "| sampling | not known: the answers were there |" in text and "temperature" not in text
     card = run_for(0, capsys, "eval", "export", place / "e", "--format", "card").out
     assert "temperature" not in card and "answers to a prompt" not in card
+
+
+def test_judges_that_are_built_in_are_named_where_one_is_mistyped(place, fake_server, capsys):
+    said = run_for(2, capsys, *told(place, fake_server, "e", "--judge", "prefx")).err
+    assert "did you mean 'prefix'?" in said
+    for name in ("embedded", "embedded-cautious", "embedded-words", "prefix", "lab-oracle"):
+        assert name in said
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (",", "no name"),
+        ("ADVBNCH", "did you mean 'advbench'?"),
+        ("advbench,,xs-test", "did you mean 'xstest'?"),
+    ],
+)
+def test_names_of_suites_that_are_none(place, fake_server, capsys, names, words):
+    assert words in run_for(2, capsys, *told(place, fake_server, "e", "--suite", names)).err

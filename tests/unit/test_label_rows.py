@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from fake_server import error
 from rubrica.cli import app
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.records import Outcome, Verdict
@@ -65,12 +66,31 @@ def test_bad_rows_are_left_out_and_named(tmp_path):
     rows = [
         {"prompt": "p"},
         {"prompt": " ", "response": HELP},
-        {"prompt": "p", "response": HELP, "label": "?"},
+        {"response": HELP},
     ]
     found, summary, _ = labelled(write(tmp_path / "a.jsonl", [*rows, {"prompt": "p", "response": HELP}]))
     assert [row.line for row in found] == [4] and summary.bad == 3
     assert [bad.line for bad in summary.named] == [1, 2, 3]
-    assert "no response" in summary.named[0].problem and "label '?'" in summary.named[2].problem
+    assert "no response" in summary.named[0].problem and "no prompt" in summary.named[2].problem
+
+
+@pytest.mark.parametrize("program", ["harm", "refusal"])
+def test_a_label_of_another_question_or_of_no_kind_is_no_label(tmp_path, program):
+    """Such rows are judged, since that is what was asked for, and are in no agreement."""
+    other = {"harm": "refused", "refusal": "harmful"}[program]
+    own = {"harm": "harmless", "refusal": "refused"}[program]
+    labels = [own, other, "unclear", None, float("nan"), ""]
+    rows = [
+        {"prompt": f"p{n}", "response": REFUSAL, "label": label, "jailbroken": 1, "refusal": 1}
+        for n, label in enumerate(labels)
+    ]
+    judge = Counting()
+    labeller = Labeller(judge, load_program(program))
+    assert len(list(labeller.rows(write(tmp_path / "a.jsonl", rows[:3] + rows[4:])))) == len(rows) - 1
+    summary = labeller.summary()
+    assert (summary.agreement.labelled, summary.agreement.estimates[0].value) == (1, 1.0)
+    assert [row.line for row in summary.unread] == [2, 3]
+    assert f"'{other}' says nothing about {program}" in summary.unread[0].problem
 
 
 def test_agreement_with_labels(tmp_path):
@@ -144,3 +164,22 @@ def test_wrong_use_is_named(tmp_path, rows, options, message):
     assert (
         isinstance(done.exception, UsageError) and message in str(done.exception)
     ) or message in done.output
+
+
+def test_what_failed_is_asked_again_and_nothing_else(tmp_path, fake_server):
+    path = write(tmp_path / "a.jsonl", [{"prompt": f"p{n}", "response": HELP} for n in range(6)])
+    given = ("--input", path, "--judge", f"openai:m@{fake_server.url}", "--output", tmp_path / "o")
+    whole = fake_server.answer
+    fake_server.answer = lambda body: error(400, "odd") if "p3" in str(body["messages"]) else whole(body)
+    said = run(*given)
+    assert said.exit_code == 0 and "1 failed; to ask these again" in said.output
+    asked, fake_server.answer = len(fake_server.requests), whole
+    said = run(*given)
+    assert said.exit_code == 0 and len(fake_server.requests) == asked + 1
+    assert [json.loads(line)["label"] for line in (tmp_path / "o").open()] == ["harmless"] * 6
+    assert not (tmp_path / "o.sqlite").exists()
+
+
+def test_kappa_is_no_percentage(tmp_path):
+    rows = [{"prompt": f"p{n}", "response": (HELP, REFUSAL)[n % 2], "label": 1 - n % 2} for n in range(8)]
+    assert "kappa 1.00 [" in run("--input", write(tmp_path / "a.jsonl", rows), "--judge", "prefix").output

@@ -64,6 +64,7 @@ def harness(
     as_json: JsonFlag = False,
 ) -> None:
     """Have lm-evaluation-harness ask and count; needs pip install 'rubrica[eval]'. Nothing is fetched for --data."""
+    from rubrica.cli.eval_list import suite_names
     from rubrica.core.errors import UsageError
     from rubrica.recipes.capability import Asking
     from rubrica.recipes.evaluated import open_scorer, read_model
@@ -76,7 +77,7 @@ def harness(
     if multiturn and not chat:
         raise UsageError("--multiturn: is for --chat; add it, or leave both")
     harness_version()
-    names = [name.strip() for name in suite.split(",")]
+    names = suite_names(suite)
     for name in names:
         check_task(name)
     sources = suite_sources(names, data, limit=limit)

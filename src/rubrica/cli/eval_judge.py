@@ -24,6 +24,7 @@ from rubrica.core.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rubrica.core.records import Estimate
     from rubrica.recipes.label_rows import Labelled, Summary
 
 
@@ -58,6 +59,7 @@ def judge_answers(
     With a column label, agreement, kappa, sensitivity and specificity with intervals. With --output the same command
     run again after an interruption goes on. Rows without prompt or response are left out and named.
     """
+    from rubrica.core.records import Outcome
     from rubrica.core.run import write_jsonl
     from rubrica.core.store import Store
     from rubrica.judges.escalation import Remembering
@@ -85,10 +87,13 @@ def judge_answers(
         else:
             for row in rows:
                 console().print(plain(_line(row)), soft_wrap=True)
-    if output is not None:
+    found = labeller.summary()
+    if output is not None and (failed := found.counts.get(Outcome.FAILED.value)):
+        note(f"{failed:,} failed; to ask these again run the same command: the other verdicts are in {kept}")
+    elif output is not None:
         for end in ("", "-wal", "-shm"):
             kept.with_name(kept.name + end).unlink(missing_ok=True)
-    _finish(labeller.summary(), source, as_json=as_json, open_json=output is None)
+    _finish(found, source, as_json=as_json, open_json=output is None)
 
 
 def _shown(rows: "Iterator[Labelled]", bar: "Callable[[int, int], None]") -> "Iterator[Labelled]":
@@ -124,6 +129,8 @@ def _finish(found: "Summary", source: Path, *, as_json: bool, open_json: bool) -
         note(f"left out: {source}:{bad.line}: {bad.problem}")
     if found.bad > len(found.named):
         note(f"left out: {found.bad - len(found.named):,} more")
+    for bad in found.unread:
+        note(f"judged without its label: {source}:{bad.line}: {bad.problem}")
     if as_json:
         return
     out = console()
@@ -137,6 +144,11 @@ def _finish(found: "Summary", source: Path, *, as_json: bool, open_json: bool) -
         out.print(f"{plural(found.agreement.labelled, 'row')} with a label{left}")
         for estimate in found.agreement.estimates:
             if isinstance(estimate, Estimate):
-                out.print(rate_line(estimate))
+                out.print(_kappa(estimate) if estimate.name == "kappa" else rate_line(estimate))
             else:
                 out.print(plain(f"{estimate.name}: {estimate.reason}"))
+
+
+def _kappa(found: "Estimate") -> str:
+    """No share of anything, so not in percent."""
+    return f"kappa {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], n={found.n}"

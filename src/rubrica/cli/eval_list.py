@@ -19,7 +19,7 @@ def show_suites(names: str | None, data: Path | None, own: Path | None, *, as_js
     from rubrica.evals.catalogue import Standing, catalogue
     from rubrica.evals.locate import Shelf
 
-    named = _named(names)
+    named = suite_names(names) if names is not None else []
     of_lab = [name for name in named if name.startswith("lab-")] if named else _lab_names()
     others = [name for name in named if name not in of_lab]
     chosen = chosen_suites(others, own) if others or not named else []
@@ -37,10 +37,10 @@ def show_suites(names: str | None, data: Path | None, own: Path | None, *, as_js
         for listing in found:
             _show_details(listing)
     else:
-        console().print(_table(found))
+        console().print(_table(found, sought=shelf is not None))
     for listing in found:
-        if listing.problem and shelf:
-            note(f"{listing.name}: {listing.problem}")
+        if listing.problem and (shelf or named):
+            note(f"{listing.name}: {listing.problem.removeprefix(f'{listing.name}: ')}")
         if listing.census and listing.census.published is False:
             note(f"{listing.name}: {listing.census.source} is not the published file, byte for byte")
     ready = sum(listing.standing is Standing.READY for listing in found)
@@ -55,9 +55,10 @@ def chosen_suites(names: "Sequence[str]", own: Path | None) -> "list[Suite]":
     return choose(names, known) if names else list(known.values())
 
 
-def _named(names: str | None) -> list[str]:
-    found = [name.strip() for name in names.split(",") if name.strip()] if names is not None else []
-    if names is not None and not found:
+def suite_names(given: str) -> list[str]:
+    """Take apart what ``--suite`` says."""
+    found = [name.strip() for name in given.split(",") if name.strip()]
+    if not found:
         raise UsageError("--suite: no name; expected suites or groups with commas between them")
     return found
 
@@ -97,28 +98,24 @@ def _of_lab(name: str) -> "Listing":
     )
 
 
-def _table(found: "Sequence[Listing]") -> "Table":
+def _table(found: "Sequence[Listing]", *, sought: bool) -> "Table":
+    """80 columns hold what was found, or who judges and under which licence; both are among the details of a suite."""
     from rich.table import Table
 
-    table = Table(box=None)
-    for name in ("suite", "metric", "judge"):
-        table.add_column(name, no_wrap=True)
-    for name in ("expected", "items", "twice"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("found", no_wrap=True)
-    table.add_column("licence")
+    table = Table(box=None, pad_edge=False)
+    left, right = ("found",) if sought else ("judge", "licence"), ("items", "twice") if sought else ()
+    for name in ("suite", "metric", "expected", *right, *left):
+        numbers = name in ("expected", *right)
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=name != "licence")
     for listing in found:
-        census = listing.census
-        counts = ("", "") if census is None else (f"{census.rows:,}", f"{len(census.duplicates):,}")
-        table.add_row(
-            plain(listing.name),
-            listing.metric,
-            plain(listing.judge or listing.scoring),
-            f"{listing.expected:,}",
-            *counts,
-            listing.standing,
-            plain(listing.licence),
-        )
+        about = (listing.name, listing.metric, f"{listing.expected:,}")
+        if sought:
+            census = listing.census
+            counts = ("", "") if census is None else (f"{census.rows:,}", f"{len(census.duplicates):,}")
+            rest: tuple[str, ...] = (*counts, listing.standing.value)
+        else:
+            rest = (listing.judge or listing.scoring, listing.licence)
+        table.add_row(*map(plain, (*about, *rest)))
     return table
 
 

@@ -38,6 +38,7 @@ def preference(
 
     What a model itself finds likelier: rubrica eval --model. The same command run again goes on.
     """
+    from rubrica.cli.eval_list import suite_names
     from rubrica.cli.eval_table import show
     from rubrica.core.errors import UsageError
     from rubrica.judges.budget import Budget, Purse
@@ -57,7 +58,7 @@ def preference(
         raise UsageError("expected --reward-model MODEL, or --judge J with --program P")
     check_text_reward(reward, "--program", around)
     check_there(reward, around)
-    names = [name.strip() for name in suite.split(",")]
+    names = suite_names(suite)
     sources = suite_sources(names, data, own=suites, limit=limit)
     named = reward_model or f"{program} by {judge}"
     settings = PreferenceSettings(

@@ -217,12 +217,13 @@ def _default_judge(sources: "Sequence[Source]") -> str:
 
 
 def _sources(models: Models, prompts: Prompts) -> "list[Source]":
+    from rubrica.cli.eval_list import suite_names
     from rubrica.recipes.sources import answers_source, suite_sources
 
     if models.responses is not None:
         return [answers_source(models.responses, models.metric, prompts.limit)]
     return suite_sources(
-        [name.strip() for name in prompts.suites.split(",")],
+        suite_names(prompts.suites),
         prompts.data,
         own=prompts.own,
         attacks=prompts.attacks,

@@ -64,7 +64,11 @@ def _listing(suite: Suite, shelf: Shelf | None) -> Listing:
         if copy:
             census = take_census(copy)
             standing = Standing.READY if census.complete else Standing.DIFFERS
-            problem = "" if census.complete else f"{census.rows} items, expected {census.expected}"
+            problem = (
+                ""
+                if census.complete
+                else f"{census.rows:,} {'item' if census.rows == 1 else 'items'}, expected {census.expected:,}"
+            )
     except RubricaError as error:
         standing, problem = Standing.UNREADABLE, str(error)
     return Listing(

@@ -121,10 +121,12 @@ def how_to_get(suite: Suite) -> str:
     layout = suite.layouts[0]
     names = [layout.files[0], *(join.files[0] for join in layout.join if not join.optional)]
     names += [layout.templates.files[0]] if layout.templates else []
-    gated = "ask for access and " if suite.hub and suite.hub.gated else ""
-    hub = f", or use the dataset {suite.hub.id} on the hub" if suite.hub and not gated else ""
+    gated = suite.hub is not None and suite.hub.gated
+    ask = "ask for access and " if gated and "huggingface.co" in suite.source else ""
+    log_in = " (ask for access there and log in with: hf auth login)" if gated else ""
+    hub = f", or use the dataset {suite.hub.id} on the hub{log_in}" if suite.hub and not ask else ""
     more = f" ({suite.obtain})" if suite.obtain else ""
-    return f"{gated}get it from {suite.source}{more}, and put it into the --data folder as {' and '.join(names)}{hub}"
+    return f"{ask}get it from {suite.source}{more}, and put it into the --data folder as {' and '.join(names)}{hub}"
 
 
 def _sampled(sample: Sample | None, items: Iterable[Item]) -> Iterator[Item]:

@@ -278,7 +278,7 @@ def choose(names: Sequence[str], suites: Mapping[str, Suite], *, also: Iterable[
     for name in names:
         if name not in suites and name not in groups:
             raise UsageError(
-                f"no suite or group {name!r}{nearest(name, [*suites, *groups, *also])}; "
+                f"no suite or group {name!r}{nearest(name.casefold(), [*suites, *groups, *also])}; "
                 "rubrica eval --list shows the suites"
             )
         for member in groups.get(name, [name]):

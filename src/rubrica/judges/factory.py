@@ -325,7 +325,9 @@ def check_spec(config: str | JudgeConfig, builtin: Collection[str], program: Pro
         raise UsageError(f"judge {spec!r}: expected local:PATH, a folder or hub id")
     if kind != "openai":
         known = [*builtin, "local:", "openai:", "guard:"]
-        raise UsageError(f"judge {spec!r}: no such judge{nearest(spec, known)}; expected one of {EXAMPLES}")
+        others = ", ".join(sorted(set(builtin) - {"lab", "lab-oracle"}))
+        expected = f"{EXAMPLES}, {others}" if others else EXAMPLES
+        raise UsageError(f"judge {spec!r}: no such judge{nearest(spec, known)}; expected one of {expected}")
     if not server_of(spec):
         raise UsageError(
             f"judge {spec!r}: expected openai:MODEL@URL with a full URL, "

@@ -25,11 +25,18 @@ _COLUMNS = {
     "goal": ("goal", "behavior"),
     "prompt": ("prompt", "question", "query", "instruction", "goal"),
     "response": ("response", "completion", "output", "answer", "generation"),
-    "label": ("label", "human_majority", "harmful", "is_harmful", "jailbroken"),
     "id": ("id", "index"),
 }
-_YES = {"1", "1.0", "true", "yes", "harmful", "unsafe", "jailbroken", "refused", "refusal"}
-_NO = {"0", "0.0", "false", "no", "harmless", "unharmful", "safe", "not refused", "answered", "compliance"}
+_TRUTH = {
+    "harm": ("label", "human_majority", "harmful", "is_harmful", "jailbroken"),
+    "refusal": ("label", "refused", "refusal", "is_refusal"),
+}
+"""Columns with labels, by program."""
+_YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
+_KINDS = {
+    "harm": ({"harmful", "unsafe", "jailbroken"}, {"harmless", "unharmful", "safe"}),
+    "refusal": ({"refused", "refusal"}, {"not refused", "answered", "compliance"}),
+}
 WORDS = {"harm": ("harmful", "harmless"), "refusal": ("refused", "answered")}
 
 
@@ -75,6 +82,8 @@ class Summary(Record):
     bad: int
     named: tuple[Bad, ...]
     """The first bad rows."""
+    unread: tuple[Bad, ...] = ()
+    """The first rows whose label cannot be read; they are judged, and in no agreement."""
     agreement: Agreement | None = None
 
 
@@ -100,8 +109,10 @@ class Labeller:
     def __init__(self, judge: Judge, program: Program, *, goals: bool = True) -> None:
         [(_, _, self._gate)] = questions(program)
         self._judge, self._goals = judge, goals
+        self._program = program.name
         self._words = WORDS[program.name]
         self._bad: list[Bad] = []
+        self._unread: list[Bad] = []
         self._faults = 0
         self._counts: dict[str, int] = {}
         self._pairs: list[tuple[str, bool, bool | None]] = []
@@ -129,6 +140,7 @@ class Labeller:
             counts=dict(sorted(self._counts.items())),
             bad=self._faults,
             named=tuple(self._bad),
+            unread=tuple(self._unread),
             agreement=self._agreement() if self._pairs else None,
         )
 
@@ -169,12 +181,15 @@ class Labeller:
         if not isinstance(text, str):
             raise DataError(path, _missing("response", folded), row.line)
         id = _first(folded, "id")
+        truth, problem = _truth(_found(folded, _TRUTH[self._program]), self._program)
+        if problem and len(self._unread) < SHOWN:
+            self._unread.append(Bad(line=row.line, problem=problem))
         return _Asked(
             row.line,
             id if isinstance(id, str | int) else None,
             Prompt(id="p", messages=(Message(role="user", content=asked),)),
             text,
-            _truth(path, row.line, _first(folded, "label")),
+            truth,
         )
 
     def _agreement(self) -> Agreement:
@@ -210,7 +225,11 @@ def _share(name: str, clusters: Sequence[object], hits: Sequence[bool]) -> Estim
 
 
 def _first(folded: Mapping[str, object], field: str) -> object:
-    return next((folded[name] for name in _COLUMNS[field] if folded.get(name) is not None), None)
+    return _found(folded, _COLUMNS[field])
+
+
+def _found(folded: Mapping[str, object], names: Sequence[str]) -> object:
+    return next((folded[name] for name in names if folded.get(name) is not None), None)
 
 
 def _missing(field: str, folded: Mapping[str, object]) -> str:
@@ -218,10 +237,13 @@ def _missing(field: str, folded: Mapping[str, object]) -> str:
     return f"no {field}: expected a text in a column {wanted}; columns here: {found}"
 
 
-def _truth(path: Path, line: int, value: object) -> bool | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    word = str(value).strip().casefold()
-    if word in _YES | _NO:
-        return word in _YES
-    raise DataError(path, f"label {word[:40]!r}; expected 1 or 0, true or false, harmful or harmless", line)
+def _truth(value: object, program: str) -> tuple[bool | None, str]:
+    """Return what a label says, None where there is none; and why it cannot be read."""
+    word = "" if value is None else str(value).strip().casefold()
+    if word in ("", "nan", "none", "null"):  # how tables write that there is none
+        return None, ""
+    yes, no = _KINDS[program]
+    if word in _YES | _NO | yes | no:
+        return word in _YES | yes, ""
+    expected = f"1 or 0, true or false, {' or '.join(WORDS[program])}"
+    return None, f"label {word[:40]!r} says nothing about {program}; expected {expected}"

@@ -68,6 +68,11 @@ def suite_sources(
     the reason.
     """
     chosen, known = parse_attacks(attacks), load_suites(own)
+    meant = {  # all of them before the first is read, or asked of the hub
+        name: choose([name], known, also=lab.METRICS)
+        for name in names
+        if name not in lab.METRICS and not name.endswith(SUFFIXES)
+    }
     shelf = None if data is None else Shelf(data)
     found: dict[str, Source] = {}
     for name in names:
@@ -76,8 +81,7 @@ def suite_sources(
         elif name.endswith(SUFFIXES):
             sources = [_file_source(Path(name), limit)]
         else:
-            suites = choose([name], known, also=lab.METRICS)
-            sources = list(_found(suites, known, shelf, limit, left_out))
+            sources = list(_found(meant[name], known, shelf, limit, left_out))
         found |= {source.name: _under(source, chosen, seed) for source in sources}
     if not found:
         raise UsageError(f"--suite {','.join(names)}: none of these is there")
