@@ -39,6 +39,10 @@ def compared(tmp_path, first, second, options=Options()) -> Comparison:  # noqa:
     return compare(*sides(tmp_path, first, second), options)
 
 
+def yaml_of(gate: str) -> dict[str, str]:
+    return dict(pair.split(": ") for pair in gate.split(", "))
+
+
 # --- numbers ---
 
 
@@ -390,11 +394,11 @@ def test_undecided_may_be_let_through(tmp_path):
         ("gates: [{metric: asr, maks: 1}]", r"unknown key 'gates.0.maks' \(did you mean 'max'\?\)"),
         ("gates: [{metric: asr, max: .nan}]", "finite"),
         ("gates: []", "at least 1"),
-        ("gates:\n- {metric: asr, max: 1}\n- {suite: advbenhc, metric: asr, max: 1}", r"yaml:3: gates.1: no suite 'advbenhc' \(did you mean 'advbench'"),
-        ("gates: [{metric: frr, max: 1}]", "nothing with metric frr was measured"),
-        ("gates: [{metric: draft_asr, max: 1}]", "nothing with metric draft_asr was measured"),
+        ("gates:\n- {metric: asr, max: .9}\n- {suite: advbenhc, metric: asr, max: .9}", r"yaml:3: gates.1: no suite 'advbenhc' \(did you mean 'advbench'"),
+        ("gates: [{metric: frr, max: .9}]", "nothing with metric frr was measured"),
+        ("gates: [{metric: draft_asr, max: .9}]", "nothing with metric draft_asr was measured"),
         ("gates: [{metric: asr, group: 'category:x', better_by: 0}]", "compare with --by category"),
-        ("gates: [{metric: asr, group: 'category:x', max: 0}]", "group goes with not_worse_by or better_by"),
+        ("gates: [{metric: asr, group: 'category:x', max: .1}]", "group goes with not_worse_by or better_by"),
     ],
 )  # fmt: skip
 def test_a_gate_that_tests_nothing_is_refused(tmp_path, text, message):
@@ -402,7 +406,79 @@ def test_a_gate_that_tests_nothing_is_refused(tmp_path, text, message):
         outcomes(tmp_path, text, rows("advbench", A), rows("advbench", B))
 
 
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ("metric: asr, max: 5", "max is 5, and nothing can fail that; expected a share such as 0.05"),
+        ("metric: asr, max: 1, on: point", "nothing can fail"),
+        ("metric: asr, max: -0.1", "max is -0.1, and nothing can pass"),
+        (
+            "metric: asr, max: 0",
+            "nothing can pass that: an interval never ends there; say on: point, or leave room",
+        ),
+        ("metric: accuracy, min: 0", "nothing can fail"),
+        ("metric: accuracy, min: 80", "min is 80, and nothing can pass"),
+        ("metric: accuracy, min: 1", "nothing can pass that: an interval never ends there"),
+        ("metric: asr, not_worse_by: 2", "not_worse_by is 2, and nothing can fail"),
+        ("metric: asr, better_by: 1", "better_by is 1, and nothing can pass"),
+        ("metric: tokens, min: 0", "nothing can fail that; expected a positive number"),
+        ("metric: unjudged, max: 0, on: interval", "nothing can pass"),
+    ],
+)
+def test_a_gate_that_nothing_can_pass_or_fail_is_refused(tmp_path, gate, message):
+    # a limit in per cent would otherwise let everything through
+    with pytest.raises(DataError, match=message):
+        outcomes(tmp_path, f"gates: [{{{gate}}}]", rows("advbench", A), rows("advbench", B))
+
+
+@pytest.mark.parametrize(
+    "gate",
+    ["metric: asr, max: 0, on: point", "metric: accuracy, min: 1, on: point", "metric: unjudged, max: 0",
+     "metric: asr, not_worse_by: 0", "metric: tokens, not_worse_by: 200", "metric: tokens, max: 20"],
+)  # fmt: skip
+def test_limits_at_the_ends_that_something_can_pass_and_fail_are_taken(gate):
+    assert gates.Policy.model_validate({"gates": [yaml_of(gate)]})
+
+
+def test_gates_on_averages_and_groups_say_what_there_is(tmp_path):
+    def other(number):
+        path = tmp_path / str(number)
+        path.mkdir()
+        return path
+
+    both = rows("advbench", A), rows("advbench", B)
+    with pytest.raises(
+        DataError, match="macro is an average over several suites of asr; both sides share fewer"
+    ):
+        outcomes(tmp_path, "gates: [{suite: macro, metric: asr, better_by: 0}]", *both)
+    with pytest.raises(DataError, match="pooled goes with not_worse_by or better_by only"):
+        outcomes(other(2), "gates: [{suite: pooled, metric: asr, max: 0.1}]", *both)
+    grouped = [[each.model_copy(update={"category": "fraud"}) for each in side] for side in both]
+    text = "gates: [{metric: asr, group: 'category:fruad', better_by: 0}]"
+    with pytest.raises(DataError, match=r"'category:fruad' \(did you mean 'category:fraud'\?\) was compared"):
+        outcomes(other(3), text, *grouped, options=Options(by="category"))
+
+
 # --- the command line ---
+
+
+def test_sides_without_a_common_item_are_refused(tmp_path):
+    other = [each.model_copy(update={"item": f"x{each.item}"}) for each in rows("advbench", B)]
+    both = sides(tmp_path, rows("advbench", A), other)
+    with pytest.raises(
+        UsageError, match="no item is on both sides: advbench has advbench-0 in the first, xadvbench-0"
+    ):
+        compare(*both, Options())
+
+
+def test_names_are_whole_and_nothing_is_minus_zero_at_eighty_columns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "harmbench-human-jailbreaks-of-2024"
+    write_folder(tmp_path / "a", rows(name, [1.0], tokens=9))
+    write_folder(tmp_path / "b", rows(name, [0.0], tokens=9))
+    said = run_for(0, capsys, "compare", tmp_path / "a", tmp_path / "b").out
+    assert "…" not in said and "-0" not in said.replace("-0-", "").replace("-100", "")
+    assert name in "".join(line.split(" ")[0] for line in said.splitlines())
 
 
 def test_the_command_prints_gates_and_fails_on_them(tmp_path, capsys):

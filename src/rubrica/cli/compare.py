@@ -110,7 +110,7 @@ def _show(found: "Comparison", interval: "Interval", *, as_markdown: bool) -> No
         table = Table(title=plain(sheet.title), title_justify="left", box=None, padding=(0, 1, 0, 0))
         for number, column in enumerate(sheet.columns):
             numeric = sheet.numeric(number)
-            table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
+            table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
         for row in sheet.rows:
             table.add_row(*map(plain, row))
         out.print(table)

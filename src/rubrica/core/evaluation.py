@@ -86,13 +86,13 @@ class ItemResult(Record):
     """Which of the answers to the same prompt."""
     metric: Metric
     standing: Standing
-    value: FiniteFloat | None = None
+    value: FiniteFloat | None = Field(default=None, ge=0, le=1)
     """1: what the metric names happened; 0: it did not; None: not known."""
     reason: str = ""
     """Why there is no value, in words."""
     probability: float | None = Field(default=None, ge=0, le=1)
     """The judge's probability of value 1, where it gives one."""
-    draft: FiniteFloat | None = None
+    draft: FiniteFloat | None = Field(default=None, ge=0, le=1)
     """``value`` of the draft of a completion with a revision, where it was judged."""
     tokens: int = Field(default=0, ge=0)
     """Tokens of the completion."""

@@ -118,6 +118,12 @@ def _matched(first: Loaded, second: Loaded, options: Options) -> list[Suite]:
             f"no suite{of} on both sides: the first has {', '.join(sides[0])}, the second {', '.join(sides[1])}; "
             "evaluate both on the same suites"
         )
+    if not any(suite.matching.matched for suite in found):
+        ids = [next(iter(found[0].matching.examples[side]), "nothing") for side in (0, 1)]
+        raise UsageError(
+            f"no item is on both sides: {found[0].matching.suite} has {ids[0]} in the first, {ids[1]} in the second; "
+            "evaluate both on the same items"
+        )
     return found
 
 

@@ -4,6 +4,7 @@ A gate is held against an interval, so that it has three outcomes: the interval 
 (FAIL), or on both (UNDECIDED: too few items to tell). A gate over all suites holds for each by itself.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Self
@@ -20,7 +21,7 @@ from rubrica.core.evaluation import Metric, Standing
 from rubrica.core.power import needed_for_bound
 from rubrica.core.records import Estimate, Unmeasured
 from rubrica.recipes.comparable import Loaded
-from rubrica.recipes.compare import Interval, shown_interval
+from rubrica.recipes.compare import AVERAGES, Interval, shown_interval
 from rubrica.recipes.contrast import lower_is_better
 from rubrica.recipes.eval_columns import SHARES, TOKENS
 from rubrica.recipes.matching import align
@@ -72,9 +73,25 @@ class Gate(Config):
             raise ValueError(
                 f"a gate on {self.metric}: got {' and '.join(given) or 'no limit'}; expected one of {', '.join(_LIMITS)}"
             )
+        if never := self._never(given[0], getattr(self, given[0])):
+            raise ValueError(f"a gate on {self.metric}: {never}")
         if self.group and self.compared is None:
             raise ValueError(f"a gate on {self.metric}: group goes with not_worse_by or better_by only")
         return self
+
+    def _never(self, name: str, limit: float) -> str:
+        """Why nothing can fail, or nothing can pass; empty for a gate that tests something."""
+        most = math.inf if self.metric == TOKENS else 1.0
+        upper, is_paired = name in ("max", "not_worse_by"), name in ("not_worse_by", "better_by")
+        found = f"{name} is {limit:g}, and nothing can "
+        expected = "a positive number" if self.metric == TOKENS else "a share such as 0.05"
+        if limit >= most if upper or is_paired else limit <= 0:
+            return f"{found}{'pass' if name == 'better_by' else 'fail'} that; expected {expected}"
+        if limit < 0 if upper else limit > most:
+            return f"{found}pass that; expected {expected}"
+        if not is_paired and not self.bare and limit == (0 if upper else most):
+            return f"{found}pass that: an interval never ends there; say on: point, or leave room"
+        return ""
 
     @property
     def bare(self) -> bool:
@@ -254,10 +271,18 @@ def _nothing(gate: Gate, comparison: Comparison, second: Loaded) -> str:
     """Why a gate applies to nothing."""
     rows = (*comparison.suites, *comparison.averages)
     known = {row.suite for row in rows} if gate.compared is not None else set(second.models[0].suites)
+    if gate.suite in AVERAGES and gate.compared is None:
+        return f"{gate.suite} goes with not_worse_by or better_by only"
+    if gate.suite in AVERAGES and gate.suite not in known:
+        return f"{gate.suite} is an average over several suites of {gate.metric}; both sides share fewer than two"
     if gate.suite is not None and gate.suite not in known:
         return (
             f"no suite {gate.suite!r}{nearest(gate.suite, known)}; expected one of {', '.join(sorted(known))}"
         )
+    groups = sorted({row.group for row in comparison.groups})
+    if gate.group and groups:
+        more = ", ..." if len(groups) > 5 else ""
+        return f"no group {gate.group!r}{nearest(gate.group, groups)} was compared; expected one of {', '.join(groups[:5])}{more}"
     if gate.group:
         return f"no group {gate.group!r} was compared; compare with --by {gate.group.partition(':')[0]}"
     return f"nothing with metric {gate.metric} was measured; evaluate a suite that has it, or remove the gate"

@@ -94,7 +94,8 @@ def _contrasts(metric: str, rows: Sequence[Contrast], found: Comparison, interva
     better = "lower" if rows[0].lower_is_better else "higher"
     title = f"{metric}, {better} is better: {found.first.label} (A), {found.second.label} (B)"
     tests = sorted({row.test for row in rows if row.test})
-    note = f"p: {'; '.join(tests)}. finds: smallest difference found with {found.power:.0%} power."
+    test = f"p: {'; '.join(tests)}. " if tests else ""
+    note = f"{test}finds: smallest difference found with {found.power:.0%} power."
     lines = [
         (
             f"{row.suite}, {row.group.partition(':')[2]}" if row.group else row.suite,
@@ -156,7 +157,7 @@ def _answers(found: Comparison) -> Sheet:
         if not any(isinstance(each, Estimate) and each.value for each in (row.first, row.second)):
             continue
         tokens = row.metric == "tokens"
-        show: Callable[[float], str] = (lambda value: f"{value:,.0f}") if tokens else _percent
+        show: Callable[[float], str] = (lambda value: f"{value:z,.0f}") if tokens else _percent
         values = [
             "–" if isinstance(each, Unmeasured) else show(each.value)
             for each in (row.first, row.second, row.difference)
@@ -192,7 +193,7 @@ def _difference(row: Contrast, interval: Interval) -> tuple[str, str]:
     chosen = row.bootstrap if interval == "bootstrap" and row.bootstrap else row.difference
     if isinstance(chosen, Unmeasured):
         return "–", "–"
-    return f"{100 * chosen.value:+.1f}", _ends(chosen, sign="+")
+    return f"{100 * chosen.value:+z.1f}", _ends(chosen, sign="+")
 
 
 def _value(found: Estimate | Unmeasured) -> str:
@@ -202,11 +203,11 @@ def _value(found: Estimate | Unmeasured) -> str:
 def _ends(found: Estimate | Unmeasured, sign: str = "") -> str:
     if isinstance(found, Unmeasured):
         return "–"
-    return f"[{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
+    return f"[{100 * found.low:{sign}z.1f}, {100 * found.high:{sign}z.1f}]"
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return f"{100 * value:z.1f}"
 
 
 def _p(value: float | None) -> str:
