@@ -37,6 +37,7 @@ def test_each_attack_and_any_of_them_are_told_apart(place, fake_server, capsys):
     }
     assert rates == {"banes": "50.0%", "direct": "0.0%", "persona": "100.0%", "any of these": "100.0%"}
     text = (place / "e" / "report.md").read_text()
+    assert text.startswith("# Evaluation of writer\n")  # the model's name, not a part of the URL
     assert "| banes | direct | 0.0 \\[0.0, 49.0\\] | 4 |" in text
     assert "| banes | requests that fell to any of them | 100.0 \\[51.0, 100.0\\] | 4 |" in text
     assert "read them one by one" in text

@@ -77,6 +77,32 @@ def test_a_log_has_every_answer_with_prompt_and_score(tmp_path):
             )
 
 
+def test_of_several_models_each_log_has_its_own_rates(tmp_path):
+    def writer(seed):
+        return lambda: ScriptedGenerator(lambda prompt, sampling, prefix: ("fine", "bad")[seed])
+
+    [source] = suite_sources(["lab-harmful"], None, limit=3)
+    evaluate(
+        Evaluation(
+            label="m", models=[ModelSource(model=f"m{n}") for n in range(2)], suites=[source.name], judge="j"
+        ),
+        [source],
+        tmp_path / "e",
+        Surroundings(
+            judges={
+                "j": lambda: ScriptedJudge(lambda query: Label.FALSE if query.text == "bad" else Label.TRUE)
+            }
+        ),
+        opened=lambda seed: Opened(writer(seed), writer(seed)),
+    )
+    scores = [
+        json.loads(log.path.read_text())["results"]["scores"][0]
+        for log in write_logs(tmp_path / "e", tmp_path)
+    ]
+    rates = [(score["metrics"]["asr"]["value"], score["metrics"]["asr"]["metadata"]["n"]) for score in scores]
+    assert rates == [(0.0, 3), (1.0, 3)]
+
+
 def test_without_the_suite_answers_are_there_and_prompts_are_not(tmp_path):
     path = folder(tmp_path / "e")
     settings = (path / "evaluation.yaml").read_text()

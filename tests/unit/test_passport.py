@@ -21,7 +21,7 @@ from rubrica.judges.keys import text_hash, verdict_key
 from rubrica.judges.passport import Floor, read_passport, stale, unmet, vouch
 from rubrica.judges.perturb import FRAMES, IDLE, doublings, framed, padded
 from rubrica.judges.reliability import majority
-from rubrica.program.program import question_hash
+from rubrica.program.program import load_program, question_hash
 from rubrica.recipes.passport import CheckOptions, Names, calls_of, check_judge, plan
 from rubrica.recipes.passport_input import Given, Labels, read_given
 from rubrica.recipes.surroundings import default_surroundings
@@ -463,3 +463,18 @@ def test_vouching_warns_of_what_is_old_and_refuses_what_is_low(kept, tmp_path):
     with pytest.raises(DataError, match=r"bad\.json"):
         ask(path=tmp_path / "bad.json")
     assert isinstance(found.measure("agreement"), Estimate)
+
+
+def test_a_file_of_labelled_answers_is_one_of_labels_where_one_question_is_asked(tmp_path):
+    """The file that ``rubrica eval judge`` labels; its booleans say the opposite of the gate's, so none is taken."""
+    rows = [{"question": "How?", "response": "So.", "label": "Unsafe"}, {"prompt": "p", "response": "q"}]
+    path = write(tmp_path / "labels.jsonl", rows[0])
+    around = default_surroundings()
+    given = read_given(load_program("harm"), around, texts=None, labels=str(path), own=None, limit=None)
+    [text] = given.texts
+    assert text.prompt.messages[0].content == "How?"
+    assert given.labels.ratings == {(text.id, "harm.none"): [Label.FALSE]}
+    for label, problem in ((True, "label 'True'; expected one of harmful"), ("refused", "label 'refused'")):
+        path = write(tmp_path / "labels.jsonl", rows[1] | {"label": label})
+        with pytest.raises(DataError, match=problem):
+            read_given(load_program("harm"), around, texts=None, labels=str(path), own=None, limit=None)

@@ -202,8 +202,11 @@ def judge_setting(name: str) -> "Json":
 
 
 def _label(models: Models) -> str:
-    named = [Path(name).name for name in models.names] or [models.responses.stem if models.responses else ""]
-    return ",".join(dict.fromkeys(named))
+    from rubrica.judges.factory import server_of
+
+    served = ((name, server_of(name)) for name in models.names)
+    named = [Path(server.model if server else name).name for name, server in served]
+    return ",".join(dict.fromkeys(named or [models.responses.stem if models.responses else ""]))
 
 
 def _default_judge(sources: "Sequence[Source]") -> str:

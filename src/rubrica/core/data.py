@@ -142,44 +142,59 @@ def load_pairs(
     return found
 
 
-def load_labels(path: str | Path, *, columns: Mapping[str, str] | None = None) -> list[Rating]:
+def load_labels(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    question: str = "",
+    words: Mapping[str, Label] | None = None,
+) -> list[Rating]:
     """Read ratings: rows with a prompt, a ``response``, a ``question_id``, a ``label`` and perhaps a ``rater``.
 
     A label is TRUE, FALSE, A, B, C, D, F or NA in any case, or a JSON boolean. Rows with the same prompt and response
-    are about one text. ``DataError`` for any other label, and for a rater who answers a question about a text twice.
+    are about one text. A file without a column ``question_id`` is about ``question``, where one is given; ``words`` are
+    what else its labels may be called. ``DataError`` for any other label, and for a rater who answers a question about
+    a text twice.
     """
     path, found, seen = Path(path), list[Rating](), dict[tuple[str, str, str], int]()
     given = dict(columns or {})
+    names = {name.casefold(): name for name in next(read_rows(path)).values}
+    alone = bool(question) and "question_id" not in names.keys() | given.keys()
     if "prompt" not in given:
-        # a column ``question`` is the id of the question here, never the prompt
-        names = {name.casefold(): name for name in next(read_rows(path)).values}
-        known = [names[name] for name in _PROMPTS if name in names and name != "question"]
+        # a column ``question`` is the id of the question here, never the prompt, unless there is one question
+        known = [names[name] for name in _PROMPTS if name in names and (alone or name != "question")]
         given |= {"prompt": known[0]} if known else {}
     for row, finder in _rows(path, given, None):
         response, messages = finder.text(row, "response"), finder.messages(row)
         digest = content_hash(_json(messages))
         prompt = _prompt(path, row, finder.given_id(row, "prompt_id") or digest, messages)
         text = Text(content_hash([digest, response]), prompt, response)
-        question = finder.text(row, "question_id").strip()
+        about = question if alone else finder.text(row, "question_id").strip()
         rater = finder.given_id(row, "rater") or ""
-        if (first := seen.setdefault((text.id, question, rater), row.line)) != row.line:
+        if (first := seen.setdefault((text.id, about, rater), row.line)) != row.line:
             raise DataError(
                 path,
-                f"question {question!r} about this text is answered in line {first} too; keep one",
+                f"question {about!r} about this text is answered in line {first} too; keep one",
                 row.line,
             )
-        found.append(Rating(text, question, _label(finder, row), rater, f"{path}:{row.line}"))
+        label = _label(finder, row, (words or {}) if alone else {})
+        found.append(Rating(text, about, label, rater, f"{path}:{row.line}"))
     return found
 
 
-def _label(finder: "_Finder", row: Row) -> Label:
+def _label(finder: "_Finder", row: Row, words: Mapping[str, Label]) -> Label:
+    """Where there are words, a boolean may mean what they say or the opposite; so it is refused."""
     value = finder.value(row, "label")
+    said = str(value).strip()
+    if said.casefold() in words:
+        return words[said.casefold()]
     try:
-        return Label(str(value).strip().upper())
+        if isinstance(value, bool) and words:
+            raise ValueError
+        return Label(said.upper())
     except ValueError:
-        raise DataError(
-            finder.path, f"label {str(value)[:40]!r}; expected one of {', '.join(Label)}", row.line
-        ) from None
+        expected = ", ".join([*words, *Label])
+        raise DataError(finder.path, f"label {said[:40]!r}; expected one of {expected}", row.line) from None
 
 
 def holds_pairs(path: str | Path) -> bool:

@@ -15,9 +15,10 @@ from rubrica.core.config import Json, content_hash
 from rubrica.core.errors import RubricaError, UsageError
 from rubrica.core.evaluation import Item, ItemResult
 from rubrica.core.prompts import Message
-from rubrica.core.records import EvalResult, Response
+from rubrica.core.records import Estimate, EvalResult, Response
 from rubrica.core.run import write_pieces
 from rubrica.core.store import Store
+from rubrica.evals.tally import Tally
 from rubrica.recipes.answering import RESPONSE
 from rubrica.recipes.evaluate import read_results
 from rubrica.recipes.evaluation import RESULT, RESULTS, Evaluation, read_evaluation, stage_of
@@ -44,6 +45,8 @@ class _Counts(NamedTuple):
     rows: int
     known: int
     """With a value."""
+    estimates: tuple[Estimate, ...]
+    """Rates of this model."""
 
 
 class _Part(NamedTuple):
@@ -92,12 +95,13 @@ def _items(given: Evaluation, suite: str) -> tuple[Items, str]:
 
 
 def _count(part: _Part) -> _Counts:
-    rows = known = 0
+    tally, known = Tally(), 0
     for stage in _stages(part):
         for row in part.store.each(RESULT, ItemResult, stage=stage):
-            rows += 1
+            tally.add(row)
             known += row.value is not None
-    return _Counts(rows, known)
+    alone = len(part.given.models) == 1
+    return _Counts(tally.rows, known, part.result.estimates if alone else tuple(tally.estimates()))
 
 
 def _stages(part: _Part) -> list[str]:
@@ -139,7 +143,7 @@ def _header(part: _Part, counts: _Counts) -> Object:
                 "interval": estimate.method,
             },
         }
-        for estimate in result.estimates
+        for estimate in counts.estimates
         if not estimate.group
     }
     about: Object = {
@@ -184,7 +188,6 @@ def _header(part: _Part, counts: _Counts) -> Object:
                     "scored_samples": counts.known,
                     "unscored_samples": counts.rows - counts.known,
                     "metrics": estimates,
-                    "metadata": {"of": "all models together" if len(given.models) > 1 else "this model"},
                 }
             ],
         },

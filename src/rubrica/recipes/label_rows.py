@@ -16,6 +16,7 @@ from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Estimate, Label, Outcome, Query, Unmeasured, Verdict
 from rubrica.core.tables import Row, read_rows
 from rubrica.program.program import questions
+from rubrica.program.safety import WORDS, Safety, safety_of
 
 BATCH = 256
 """Rows that are read together."""
@@ -27,17 +28,13 @@ _COLUMNS = {
     "response": ("response", "completion", "output", "answer", "generation"),
     "id": ("id", "index"),
 }
-_TRUTH = {
+_TRUTH: dict[Safety, tuple[str, ...]] = {
     "harm": ("label", "human_majority", "harmful", "is_harmful", "jailbroken"),
     "refusal": ("label", "refused", "refusal", "is_refusal"),
 }
 """Columns with labels, by program."""
 _YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
-_KINDS = {
-    "harm": ({"harmful", "unsafe", "jailbroken"}, {"harmless", "unharmful", "safe"}),
-    "refusal": ({"refused", "refusal"}, {"not refused", "answered", "compliance"}),
-}
-WORDS = {"harm": ("harmful", "harmless"), "refusal": ("refused", "answered")}
+_SAID: dict[Safety, tuple[str, str]] = {"harm": ("harmful", "harmless"), "refusal": ("refused", "answered")}
 
 
 class Labelled(Record):
@@ -109,8 +106,8 @@ class Labeller:
     def __init__(self, judge: Judge, program: Program, *, goals: bool = True) -> None:
         [(_, _, self._gate)] = questions(program)
         self._judge, self._goals = judge, goals
-        self._program = program.name
-        self._words = WORDS[program.name]
+        self._program = safety_of(self._gate, judge.fingerprint, ("harm", "refusal"))
+        self._words = _SAID[self._program]
         self._bad: list[Bad] = []
         self._unread: list[Bad] = []
         self._faults = 0
@@ -237,13 +234,13 @@ def _missing(field: str, folded: Mapping[str, object]) -> str:
     return f"no {field}: expected a text in a column {wanted}; columns here: {found}"
 
 
-def _truth(value: object, program: str) -> tuple[bool | None, str]:
+def _truth(value: object, program: Safety) -> tuple[bool | None, str]:
     """Return what a label says, None where there is none; and why it cannot be read."""
     word = "" if value is None else str(value).strip().casefold()
     if word in ("", "nan", "none", "null"):  # how tables write that there is none
         return None, ""
-    yes, no = _KINDS[program]
+    yes, no = WORDS[program]
     if word in _YES | _NO | yes | no:
         return word in _YES | yes, ""
-    expected = f"1 or 0, true or false, {' or '.join(WORDS[program])}"
+    expected = f"1 or 0, true or false, {' or '.join(_SAID[program])}"
     return None, f"label {word[:40]!r} says nothing about {program}; expected {expected}"

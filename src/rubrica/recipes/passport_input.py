@@ -14,6 +14,7 @@ from rubrica.judges.keys import text_hash
 from rubrica.judges.reliability import majority
 from rubrica.program.labels import allowed_labels
 from rubrica.program.program import questions
+from rubrica.program.safety import GATES, WORDS
 from rubrica.recipes.context import Surroundings
 
 LAB = "lab"
@@ -132,12 +133,21 @@ def _rated(path: Path, program: Program) -> tuple[list[Text], dict[Key, list[Lab
     """Texts and ratings of a file of labels."""
     asked = {question.id: question for _, _, question in questions(program)}
     texts, ratings = list[Text](), dict[Key, list[Label]]()
-    for rating in load_labels(path):
+    alone = next(iter(asked)) if len(asked) == 1 else ""
+    for rating in load_labels(path, question=alone, words=_words(alone)):
         text = _named([rating.text])[0]
         _check(rating, asked, program.name)
         texts.append(text)
         ratings.setdefault((text.id, rating.question), []).append(rating.label)
     return texts, ratings
+
+
+def _words(question: str) -> dict[str, Label]:
+    """What labels of the one question of ``harm`` or ``refusal`` are called in files of labelled answers."""
+    if question not in GATES:
+        return {}
+    bad, good = WORDS[GATES[question]]
+    return dict.fromkeys(sorted(bad), Label.FALSE) | dict.fromkeys(sorted(good), Label.TRUE)
 
 
 def _check(rating: Rating, asked: dict[str, Question], program: str) -> None:
