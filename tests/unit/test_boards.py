@@ -151,6 +151,7 @@ def test_a_hostile_label_is_a_text_in_latex(tmp_path):
     }
     known |= {"par", "smallskip", "footnotesize", "textbf", "textsuperscript"}
     known |= {"textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar"}
+    known |= {"textasciigrave", "textendash"}
     body = re.sub(r"(?m)^%.*$", "", text)
     assert set(re.findall(r"\\([a-zA-Z]+)", body)) <= known
     bare = re.sub(r"\\.", "", body)  # without commands and escaped marks
@@ -170,6 +171,7 @@ def test_a_hostile_label_is_a_text_in_latex(tmp_path):
         ("50% & more_x", r"50\% \& more\_x"),
         (r"\a{b}", r"\textbackslash{}a\{b\}"),
         ("[x]^~", r"{[}x{]}\textasciicircum{}\textasciitilde{}"),
+        ("a---b ?` –", r"a-{}-{}-b ?\textasciigrave{} \textendash{}"),
     ],
 )
 def test_latex_is_escaped_in_one_pass(text, expected):

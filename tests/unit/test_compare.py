@@ -248,7 +248,8 @@ def test_settings_that_differ_are_told(tmp_path):
         (tmp_path / side / "evaluation.yaml").write_text(
             f"program: harm\nsampling: {{max_tokens: {tokens}}}\n", encoding="utf-8"
         )
-    assert "256" in compare(*both, Options()).differs[0]
+    assert "sampling max_tokens: " in compare(*both, Options()).differs[0]
+    assert "256 in" in compare(*both, Options()).differs[0]
     (tmp_path / "b" / "evaluation.yaml").write_text("program: hhh\n", encoding="utf-8")
     with pytest.raises(UsageError, match="program: harm in"):
         compare(*both, Options())

@@ -432,6 +432,8 @@ def test_the_page_of_an_evaluation_is_one_file_of_escaped_text(tmp_path, capsys)
     assert "<script" not in page and "<b>x" not in page
     assert page.count("<figure>") == 1  # the categories; of refusals there is nothing
     assert not re.findall(r'(?:src|href)="(?!#|data:)', page)
+    (tmp_path / "e" / "results.json").write_text('[{"label": 1}]')
+    assert "label: expected a text" in run_for(2, capsys, "report", tmp_path / "e").err
     (tmp_path / "e" / "results.json").unlink()
     assert "no evaluation here" in run_for(2, capsys, "report", tmp_path / "e").err
 

@@ -4,19 +4,16 @@ A difference between two judges is no difference between two models. How answers
 told, not refused.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from rubrica.core.compared import Evaluated
-from rubrica.core.config import Json, in_our_words, read_yaml
-from rubrica.core.errors import DataError
+from rubrica.core.config import Json, read_yaml
 from rubrica.core.records import EvalResult
 from rubrica.recipes.eval_columns import Model, folders, read_models
 from rubrica.recipes.evaluate import read_results
-from rubrica.recipes.evaluation import RESULTS, SETTINGS
+from rubrica.recipes.evaluation import SETTINGS
 
 _SETTINGS = ("sampling", "system", "trials", "limit", "attacks")
 
@@ -74,12 +71,26 @@ def differences(first: Loaded, second: Loaded) -> tuple[list[str], list[str]]:
     settings = {folder: _settings(folder) for folder in results}
     known = {folder: given for folder, given in settings.items() if given}
     forbidding += _unlike("program", [(folder, given.get("program")) for folder, given in known.items()])
+    said = {folder: dict(_told(given)) for folder, given in known.items()}
+    names = dict.fromkeys(name for lines in said.values() for name in lines)
     telling = [
         line
-        for name in _SETTINGS
-        for line in _unlike(name, [(folder, given.get(name)) for folder, given in known.items()])
+        for name in names
+        for line in _unlike(name, [(folder, lines.get(name)) for folder, lines in said.items()])
     ]
     return forbidding, telling
+
+
+def _told(given: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
+    """The settings that may differ, one by one and as a person would write them."""
+    for name in _SETTINGS:
+        value = given.get(name)
+        if isinstance(value, dict):
+            yield from ((f"{name} {key}", str(each)) for key, each in value.items())
+        elif isinstance(value, list):
+            yield name, ", ".join(map(str, value))
+        else:
+            yield name, "" if value is None else str(value)
 
 
 def _unlike(what: str, said: Sequence[tuple[Path, Json]]) -> Iterator[str]:
@@ -107,11 +118,4 @@ def _settings(folder: Path) -> dict[str, Json]:
 
 
 def _results(folder: Path) -> dict[str, EvalResult]:
-    try:
-        return {result.suite: result for result in read_results(folder)}
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(
-            folder / RESULTS, f"{where}: {in_our_words(first)}; run the same rubrica eval again"
-        ) from None
+    return {result.suite: result for result in read_results(folder)}

@@ -13,8 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from rubrica.core.clustered import binary
-from rubrica.core.config import read_yaml
+from rubrica.core.config import in_our_words, read_yaml
 from rubrica.core.corrected import corrected_rate
 from rubrica.core.errors import DataError, UsageError
 from rubrica.core.evaluation import Item, ItemResult, Metric
@@ -304,11 +306,16 @@ def _rows(work: _Work, results: list[EvalResult]) -> Iterator[ItemResult]:
 
 
 def read_results(folder: Path) -> list[EvalResult]:
-    """Read what an evaluation found; ``UsageError`` where there is none."""
+    """Read what an evaluation found; ``UsageError`` where there is none, ``DataError`` where it is no list of results."""
     path = folder / RESULTS
     if not path.exists():
         raise UsageError(f"{folder}: no evaluation here (no {RESULTS}); expected the --out of rubrica eval")
     data = read_yaml(path)
     if not isinstance(data, list):
         raise DataError(path, "expected a list of results; run rubrica eval there again")
-    return [EvalResult.model_validate(each) for each in data]
+    try:
+        return [EvalResult.model_validate(each) for each in data]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(path, f"{where}: {in_our_words(first)}; run the same rubrica eval again") from None

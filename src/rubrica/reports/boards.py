@@ -1,5 +1,6 @@
 """Methods by sets as Markdown and as LaTeX, from one set of cells: mean and interval in per cent, the best in bold."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -173,7 +174,8 @@ _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    "–": "--",
+    "`": r"\textasciigrave{}",
+    "–": r"\textendash{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
@@ -187,7 +189,8 @@ _LATEX = {
 
 def escaped_latex(text: str) -> str:
     """``text`` as LaTeX shows it: nothing in it is a command."""
-    return "".join(_LATEX.get(c, c) for c in one_line(text))
+    whole = "".join(_LATEX.get(c, c) for c in one_line(text))
+    return re.sub("-(?=-)", "-{}", whole)  # two hyphens would become a dash
 
 
 def _latex_line(texts: Sequence[str], cells: Sequence[str] = ()) -> str:
