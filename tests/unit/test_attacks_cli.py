@@ -129,6 +129,13 @@ def test_wrong_use(
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_a_misspelt_choice_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--model", "m", "--input", "f", "--out", "o")
+    assert run("attack", "search", "--method", "gbad", *given) == 2
+    said = "error: invalid value for '--method': 'gbad' (did you mean 'gbda'?); expected one of gcg, pez, gbda, uat, autodan"
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_goal_has_to_be_a_text(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "a", "goal": "b"}\n{"prompt": "c", "goal": 3}\n', encoding="utf-8")
@@ -164,6 +171,9 @@ def test_tries_are_variants_and_trials(tmp_path: Path, capsys: pytest.CaptureFix
     assert [each["value"] for each in direct["estimates"]] == [0.5, 1.0]
     assert run("attack", "curve", tmp_path, "--n", "3") == 0
     assert "n=3   37.5%" in capsys.readouterr().out
+    capsys.readouterr()
+    assert run("attack", "curve", tmp_path, "--n", "1,64") == 0
+    assert "not every request has 64 tries; no rate" in capsys.readouterr().err
     assert run("attack", "curve", tmp_path, "--n", "0") == 2
     assert run("attack", "curve", tmp_path / "none") == 2
 

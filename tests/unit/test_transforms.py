@@ -15,7 +15,7 @@ from rubrica.attacks.attack import attacked, parse_attack, parse_attacks
 from rubrica.attacks.encodings import ENCODINGS, Encoding, Morse
 from rubrica.attacks.registry import TRANSFORMS
 from rubrica.attacks.spelling import Homoglyphs, Spaced, ZeroWidth
-from rubrica.attacks.transform import Request, draw
+from rubrica.attacks.transform import Request, TextTransform, Transform, draw
 from rubrica.core.errors import UsageError
 from rubrica.core.evaluation import Item
 from rubrica.core.prompts import Message, Prompt
@@ -230,3 +230,9 @@ def test_a_prompt_of_a_megabyte_takes_no_time(spec: str) -> None:
     (made,) = parse_attack(spec)(item(MEGABYTE))
     assert time.perf_counter() - start < 10
     assert made.goal == MEGABYTE
+
+
+def test_a_transform_that_says_not_how_it_rewrites_cannot_be_made() -> None:
+    for base, missing in ((Transform, "variants"), (TextTransform, "rewrite"), (Encoding, "decode")):
+        with pytest.raises(TypeError, match=missing):
+            base()

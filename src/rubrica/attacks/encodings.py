@@ -8,6 +8,7 @@ import base64
 import codecs
 import re
 import string
+from abc import abstractmethod
 from typing import ClassVar, Final
 
 from pydantic import Field
@@ -39,13 +40,13 @@ class Encoding(TextTransform):
     bare: bool = False
     """Only the code, without the sentence."""
 
+    @abstractmethod
     def encode(self, text: str) -> str:
         """Return ``text`` in code."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, text: str) -> str:
         """Return the text behind a code."""
-        raise NotImplementedError
 
     def explained(self) -> str:
         """What the code is, for the model."""

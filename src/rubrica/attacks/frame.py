@@ -79,9 +79,8 @@ def frame(victim: Victim, prompt: Prompt, target: str, slot: str, place: Place =
     ids, offsets = tokens["input_ids"][0], tokens["offset_mapping"][0]
     start = rendered.rfind(slot) if place == "suffix" else rendered.find(slot)
     stop = start + len(slot)
-    spans = [(span[0], span[1]) for span in offsets]  # type: ignore[index]
-    inside = [n for n, (low, high) in enumerate(spans) if high > start and low < stop and high > low]
-    crossing = [n for n in inside if spans[n][0] < start or spans[n][1] > stop]
+    inside = [n for n, (low, high) in enumerate(offsets) if high > start and low < stop and high > low]
+    crossing = [n for n in inside if offsets[n][0] < start or offsets[n][1] > stop]
     if start < 0 or not inside or crossing:
         raise UsageError(
             f"prompt {prompt.id!r}: the start {slot!r} of the attack melts into the prompt around it; start with "
@@ -99,5 +98,5 @@ def _target(victim: Victim, target: str, answer: str) -> tuple[tuple[int, ...], 
     whole = f"{answer} {target}" if answer else target
     tokens = victim.tokenizer([whole], add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = tokens["input_ids"][0], tokens["offset_mapping"][0]
-    cut = sum(span[1] <= len(answer) for span in offsets) if answer else 0  # type: ignore[index]
+    cut = sum(span[1] <= len(answer) for span in offsets) if answer else 0
     return tuple(ids[:cut]), tuple(ids[cut:])

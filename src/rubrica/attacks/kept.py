@@ -28,7 +28,8 @@ def kept(path: Path) -> Progress | None:
     try:
         with safe_open(path, "pt") as file:
             progress = _PLAIN.validate_json(file.metadata()[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            names = file.keys()  # the file itself is no mapping
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         said = " ".join(str(error).split())[:200]
         raise DataError(

@@ -1,6 +1,7 @@
 """What a transform is: a rewriting of a request that needs no model. Its fields are its parameters."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from enum import StrEnum
 from random import Random
@@ -50,7 +51,7 @@ class Variant(NamedTuple):
     """Which of its texts was taken, where there are several; recorded with the item."""
 
 
-class Transform(Config):
+class Transform(Config, ABC):
     """One way to rewrite a request. The first line of a subclass's docstring is its summary."""
 
     name: ClassVar[str]
@@ -63,17 +64,17 @@ class Transform(Config):
         """How many variants of a request there are."""
         return 1
 
+    @abstractmethod
     def variants(self, request: Request) -> Iterator[Variant]:
         """Yield the ``count`` variants of ``request``; each ends with the user's turn."""
-        raise NotImplementedError
 
 
 class TextTransform(Transform):
     """A transform of the user's last message alone."""
 
+    @abstractmethod
     def rewrite(self, text: str, request: Request) -> str:
         """Return what takes the place of ``text``."""
-        raise NotImplementedError
 
     def variants(self, request: Request) -> Iterator[Variant]:
         """Yield the one variant."""

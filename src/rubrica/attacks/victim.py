@@ -6,8 +6,8 @@ of tokens). Shapes: B candidates, S slot, T target, V vocabulary, D embedding.
 
 import copy
 import os
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NotRequired, Protocol, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,20 @@ _SHARE = 0.1
 """Of the device's memory, for one batch of candidates."""
 
 
+class Tokens(TypedDict):
+    """Texts as a tokenizer cuts them."""
+
+    input_ids: list[list[int]]
+    offset_mapping: NotRequired[list[list[tuple[int, int]]]]
+    """First and last place of each token in its text."""
+
+
 class Tokenizer(ChatTokenizer, Protocol):
     """What an attack needs of a fast tokenizer of ``transformers``."""
 
     def __call__(
         self, text: list[str], *, add_special_tokens: bool, return_offsets_mapping: bool = False
-    ) -> dict[str, list[list[int]]]:
+    ) -> Tokens:
         """Token ids of texts, and where in the text each stands."""
 
     def __len__(self) -> int:
@@ -77,7 +85,7 @@ class Victim:
 
     def _embeddings(self) -> Tensor:
         """What the model reads for each token, [V, D]; some models scale what their table holds."""
-        module = cast("nn.Embedding", self.model.get_input_embeddings())  # type: ignore[operator]
+        module = cast("Callable[[], nn.Embedding]", self.model.get_input_embeddings)()
         if type(module) is nn.Embedding:
             return module.weight.detach()
         with torch.no_grad():

@@ -95,9 +95,16 @@ def _refuse(error: Exception) -> NoReturn:
         said = message[:1].lower() + message[1:].rstrip(".").replace("Input should be", "expected")
         said = re.sub(r"\(Possible options: (.*)\)", r"(did you mean \1?)", said)
         said = re.sub(r"\. Did you mean (.*)\?", r" (did you mean \1?)", said)
+        said = re.sub(r"Value error, '(.*)' is not one of (.*)", _choice, said)
         context = getattr(error, "ctx", None)
         error_line(f"error: {said}; see {context.command_path if context else 'rubrica'} --help")
     sys.exit(2)
+
+
+def _choice(found: re.Match[str]) -> str:
+    """What the parser says of a wrong choice, with the nearest right one."""
+    known = re.findall("'(.*?)'", found[2])
+    return f"{found[1]!r}{nearest(found[1], known)}; expected one of {', '.join(known)}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

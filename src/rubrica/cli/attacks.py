@@ -8,7 +8,7 @@ import typer
 from rubrica.cli.attack_repeat import repeat
 from rubrica.cli.attack_search import search
 from rubrica.cli.options import JsonFlag
-from rubrica.cli.output import Command, check_out, console, plain, plural, print_json
+from rubrica.cli.output import Command, check_out, console, note, plain, plural, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -137,7 +137,16 @@ def curve(
     """Show attack success by number of tries: of best-of-n variants, of trials, or both."""
     from rubrica.recipes.tried import curves, rows_in, stopped_in
 
-    show_curves(curves(rows_in(folder), _numbers(n), stopped=stopped_in(folder)), as_json=as_json)
+    wanted = _numbers(n)
+    found = curves(rows_in(folder), wanted, stopped=stopped_in(folder))
+    show_curves(found, as_json=as_json)
+    for each in found:
+        if missing := [
+            str(number) for number in wanted if f"n={number}" not in {rate.group for rate in each.estimates}
+        ]:
+            note(
+                f"{each.suite}, {each.attack or 'direct'}: not every request has {' or '.join(missing)} tries; no rate"
+            )
 
 
 def show_curves(found: "Sequence[Curve]", *, as_json: bool) -> None:
