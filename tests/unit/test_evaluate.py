@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from command_line import run_for
+from fake_server import completion, error
 from rubrica.core.attempt import Tags
 from rubrica.core.clustered import rate, side
 from rubrica.core.errors import JudgeError, ModelError, ModelUnusable, UsageError
@@ -21,6 +22,7 @@ from rubrica.core.store import Store
 from rubrica.evals.reading import decisive, read_card
 from rubrica.evals.tally import Tally
 from rubrica.models.scripted import ScriptedGenerator, ScriptedJudge
+from rubrica.models.server import ServerGenerator
 from rubrica.program.pooling import pool
 from rubrica.program.program import load_program, questions
 from rubrica.program.reward import RewardConfig
@@ -262,6 +264,36 @@ def test_a_server_that_can_never_answer_stops_at_once(tmp_path):
             [item(f"i{n}") for n in range(4)]
         )
     assert len(log) == 1
+
+
+def test_a_call_that_fails_does_not_cost_those_beside_it(tmp_path, fake_server):
+    """Of 96 prompts a server refuses every eighth; each is asked once, whatever was under way beside it."""
+
+    def answer(body):
+        refused = int(body["messages"][-1]["content"]) % 8 == 3
+        return error(400, "content policy") if refused else completion("Sure", delay=0.01)
+
+    fake_server.answer = answer
+    server = ServerGenerator("m", fake_server.url, concurrency=16)
+    items = [item(f"i{n}", str(n)) for n in range(96)]
+    with Store(tmp_path / "s.sqlite") as store:
+        Answering(lambda: server, store, "a", Sampling()).ask(items)
+        found = [answer_of(store, "a", each) for each in items]
+    assert len(fake_server.requests) == 96
+    assert [n for n, each in enumerate(found) if isinstance(each, NoResponse)] == list(range(3, 96, 8))
+    assert all("refused by the server" in found[n].reason for n in range(3, 96, 8))
+
+
+def test_a_server_that_dies_is_not_asked_for_ever(tmp_path, fake_server):
+    fake_server.answer = lambda body: completion("Sure")
+    server = ServerGenerator("m", fake_server.url, concurrency=2, retries=0)
+    with Store(tmp_path / "s.sqlite") as store:
+        asking = Answering(lambda: server, store, "a", Sampling())
+        asking.ask([item("first")])
+        fake_server.answer = lambda body: error(500, "oops")
+        with pytest.raises(ModelError, match="HTTP 500"):
+            asking.ask([item(f"i{n}") for n in range(100)])
+    assert len(fake_server.requests) <= 1 + LOST_CALLS + 4
 
 
 # --- the whole of it ---

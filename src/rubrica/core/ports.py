@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
-from rubrica.core.errors import ModelError
+from rubrica.core.errors import ModelError, UsageError
 from rubrica.core.prompts import Prompt
 from rubrica.core.records import Query, Response, Sampling, Verdict, Wording
 
@@ -75,6 +75,19 @@ class Generator(Protocol):
         """Yield ``(index into prompts, response)``; ``prefixes[i]`` is text that the answer continues.
 
         ``Response.text`` holds the new text only. Prompts longer than the context raise ``UsageError``.
+        """
+
+
+@runtime_checkable
+class Enduring(Protocol):
+    """A generator for which a call that fails costs one prompt, and not what else is under way: a server."""
+
+    def each(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Response | UsageError | ModelError]]:
+        """Yield ``(index into prompts, response)``, or why there is none, each index exactly once.
+
+        :class:`ModelUnusable` where no call can ever succeed.
         """
 
 

@@ -66,13 +66,29 @@ class ServerGenerator:
             raise UsageError(
                 f"generator {self.name}: {len(starts)} prefixes for {len(prompts)} prompts; expected one each"
             )
-        seen: Counter[str] = Counter()
-        jobs = []
-        for prompt, prefix in zip(prompts, starts, strict=True):
-            seed = content_hash([sampling.seed, prompt.id, seen[prompt.id]], length=7)
-            seen[prompt.id] += 1
-            jobs.append(_Job(prompt, prefix, int(seed, 16)))
-        return self._stream(jobs, sampling)
+
+        async def ask(session: Session, job: _Job) -> Response:
+            return await self._answer(session, job, sampling)
+
+        return self._chat.stream(_jobs(prompts, starts, sampling), ask)
+
+    def each(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Response | UsageError | ModelError]]:
+        """Yield ``(index, response)``, or the error that :meth:`generate` would raise; the other calls go on.
+
+        ``ModelUnusable`` where the server cannot work at all.
+        """
+
+        async def ask(session: Session, job: _Job) -> Response | UsageError | ModelError:
+            try:
+                return await self._answer(session, job, sampling)
+            except ModelUnusable:
+                raise
+            except (UsageError, ModelError) as error:
+                return error
+
+        return self._chat.stream(_jobs(prompts, [""] * len(prompts), sampling), ask)
 
     def draft(self, asks: Sequence[Ask]) -> Iterator[tuple[int, str | ModelError]]:
         """Yield ``(index, answer)`` at temperature 0 as answers arrive; a call that fails yields its error.
@@ -99,27 +115,24 @@ class ServerGenerator:
             raise answer
         return answer
 
-    def _stream(self, jobs: Sequence[_Job], sampling: Sampling) -> Iterator[tuple[int, Response]]:
-        async def ask(session: Session, job: _Job) -> Response:
-            if job.prefix and self._continues is None:
-                self._continues = await self._probe(session)
-            if job.prefix and not self._continues:
-                raise UsageError(
-                    f"generator {self.name}: the server cannot continue a given text; "
-                    "serve the model with vLLM, or load it locally"
-                )
-            try:
-                reply = await session.call(_request(job, sampling), session.clock())
-            except CallFailed as error:
-                raise self._error(job, error) from None
-            if reply.withheld:
-                raise UsageError(
-                    f"prompt {job.prompt.id!r}: the server of {self.name} withheld the answer (finish_reason "
-                    "content_filter); leave it out"
-                )
-            return self._response(job, sampling, reply)
-
-        return self._chat.stream(jobs, ask)
+    async def _answer(self, session: Session, job: _Job, sampling: Sampling) -> Response:
+        if job.prefix and self._continues is None:
+            self._continues = await self._probe(session)
+        if job.prefix and not self._continues:
+            raise UsageError(
+                f"generator {self.name}: the server cannot continue a given text; "
+                "serve the model with vLLM, or load it locally"
+            )
+        try:
+            reply = await session.call(_request(job, sampling), session.clock())
+        except CallFailed as error:
+            raise self._error(job, error) from None
+        if reply.withheld:
+            raise UsageError(
+                f"prompt {job.prompt.id!r}: the server of {self.name} withheld the answer (finish_reason "
+                "content_filter); leave it out"
+            )
+        return self._response(job, sampling, reply)
 
     async def _probe(self, session: Session) -> bool:
         messages = (Message(role="user", content="Say: one two"), Message(role="assistant", content="one"))
@@ -154,6 +167,17 @@ class ServerGenerator:
             tokens=reply.completion_tokens,
             finished=reply.finished,
         )
+
+
+def _jobs(prompts: Sequence[Prompt], starts: Sequence[str], sampling: Sampling) -> list[_Job]:
+    """Each occurrence of a prompt has a seed of its own."""
+    seen: Counter[str] = Counter()
+    jobs = []
+    for prompt, prefix in zip(prompts, starts, strict=True):
+        seed = content_hash([sampling.seed, prompt.id, seen[prompt.id]], length=7)
+        seen[prompt.id] += 1
+        jobs.append(_Job(prompt, prefix, int(seed, 16)))
+    return jobs
 
 
 def _draft_request(ask: Ask) -> ChatRequest:

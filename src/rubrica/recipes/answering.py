@@ -7,7 +7,7 @@ from typing import TypeVar
 from rubrica.core.base import Record
 from rubrica.core.errors import ModelError, ModelUnusable, UsageError
 from rubrica.core.evaluation import Item
-from rubrica.core.ports import Generator
+from rubrica.core.ports import Closable, Enduring, Generator
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Response, Sampling
 from rubrica.core.store import Store
@@ -65,8 +65,11 @@ class Answering:
             missing = [item for item in chunk if not self._known(item)]
             report(len(chunk) - len(missing))
             if missing:
-                self._generator()  # that a model cannot be opened is no missing answer of an item
-            self._ask(missing, report)
+                generator = self._generator()  # that it cannot be opened is no missing answer of an item
+                if isinstance(generator, Enduring):
+                    self._ask_each(generator, missing, report)
+                else:
+                    self._ask(missing, report)
 
     def _known(self, item: Item) -> bool:
         return self._store.get(RESPONSE, item.id, Response, stage=self._stage) is not None
@@ -85,18 +88,39 @@ class Answering:
                 self._ask(missing[:middle], report)
                 self._ask(missing[middle:], report)
             elif missing:
-                self._lost += isinstance(error, ModelError)
-                if self._lost >= LOST_CALLS:
-                    raise
-                self._store.put(NO_RESPONSE, missing[0].id, NoResponse(reason=str(error)), stage=self._stage)
+                self._without(missing[0], error)
                 report(1)
+
+    def _ask_each(self, generator: Enduring, items: Sequence[Item], report: Callable[[int], None]) -> None:
+        """Ask for what is missing of a generator that goes on where a call fails."""
+        found = generator.each([self._prompt(item) for item in items], self._sampling)
+        try:
+            for index, answer in found:
+                if isinstance(answer, Response):
+                    self._keep(items[index], answer)
+                else:
+                    self._without(items[index], answer)
+                report(1)
+        finally:
+            if isinstance(found, Closable):
+                found.close()
+
+    def _keep(self, item: Item, response: Response) -> None:
+        self._store.put(RESPONSE, item.id, response, stage=self._stage)
+        self._lost = 0
+
+    def _without(self, item: Item, error: UsageError | ModelError) -> None:
+        """Note why an item has no answer; ``error`` itself where too many calls failed in a row."""
+        self._lost += isinstance(error, ModelError)
+        if self._lost >= LOST_CALLS:
+            raise error
+        self._store.put(NO_RESPONSE, item.id, NoResponse(reason=str(error)), stage=self._stage)
 
     def _generate(self, items: Sequence[Item], answered: set[str], report: Callable[[int], None]) -> None:
         prompts = [self._prompt(item) for item in items]
         for index, response in self._generator().generate(prompts, self._sampling) if prompts else ():
-            self._store.put(RESPONSE, items[index].id, response, stage=self._stage)
+            self._keep(items[index], response)
             answered.add(items[index].id)
-            self._lost = 0
             report(1)
 
     def _prompt(self, item: Item) -> Prompt:
