@@ -57,6 +57,7 @@ def test_the_lab_is_attacked_and_judged_by_its_oracle(
     said = json.loads(capsys.readouterr().out)
     found = rows(out)
     assert said["items"] == len(found) == 2 and said["failed"] == 0
+    assert said["judged"] == sum(row.judged for row in found) >= 2
     cases = json.loads((out / "test_cases.json").read_text())
     assert cases == {row.item: [row.prompt] for row in found}
     items = read_items(out / "test_cases.jsonl")
@@ -72,6 +73,7 @@ def test_the_lab_is_attacked_and_judged_by_its_oracle(
     assert asr.value == sum(bool(row.harmful) for row in found) / 2
     before = (out / "searches.jsonl").read_text()
     assert run(*args) == 0  # nothing is left to do
+    assert f"each prompt had {said['judged'] / 2:.1f} tries" in capsys.readouterr().out
     assert (out / "searches.jsonl").read_text() == before
 
 
@@ -94,6 +96,10 @@ def test_other_settings_need_another_folder(
     ]
     assert run(*args) == 0
     assert [row.target for row in rows(Path(out))] == ["Boil How is it brewed", "Boil Tell me"]
+    before = {path: path.read_bytes() for path in Path(out, "cases").iterdir()}
+    assert run(*args, "--limit", "1") == 0 and len(rows(Path(out))) == 1
+    assert run(*args) == 0 and len(rows(Path(out))) == 2  # more prompts may join; what was searched is kept
+    assert {path: path.read_bytes() for path in Path(out, "cases").iterdir()} == before
     assert run(*args, "--seed", "1") == 2
     assert "holds another search (seed was 0, is 1)" in " ".join(capsys.readouterr().err.split())
 

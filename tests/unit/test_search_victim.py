@@ -199,6 +199,13 @@ def test_a_start_that_melts_into_the_prompt_is_refused() -> None:
         frame(model, ask("How is it bre"), TARGET, "wed")
 
 
+def test_a_template_that_leaves_the_request_out_is_named() -> None:
+    model = victim()
+    model.tokenizer.chat_template = "fixed"
+    with pytest.raises(UsageError, match=r"the chat template leaves out the start ' ! ! !' of the attack"):
+        objective(model)
+
+
 def test_a_tokenizer_that_drops_the_first_blank() -> None:
     """As SentencePiece does: the slot's text is what the tokens read behind other text."""
     model = Victim(*blank_dropping())

@@ -81,7 +81,12 @@ def frame(victim: Victim, prompt: Prompt, target: str, slot: str, place: Place =
     stop = start + len(slot)
     inside = [n for n, (low, high) in enumerate(offsets) if high > start and low < stop and high > low]
     crossing = [n for n in inside if offsets[n][0] < start or offsets[n][1] > stop]
-    if start < 0 or not inside or crossing:
+    if start < 0:
+        raise UsageError(
+            f"prompt {prompt.id!r}: the chat template leaves out the start {slot!r} of the attack, or changes it; give "
+            "another template, or start with other characters"
+        )
+    if not inside or crossing:
         raise UsageError(
             f"prompt {prompt.id!r}: the start {slot!r} of the attack melts into the prompt around it; start with "
             "other characters (a space in front of a suffix)"

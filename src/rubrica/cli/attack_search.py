@@ -197,6 +197,7 @@ def _show(
                 "estimates": [rate.model_dump(mode="json") for rate in rates],
                 "forward": sum(row.forward for row in found),
                 "backward": sum(row.backward for row in found),
+                "judged": sum(row.judged for row in found),
                 "seconds": sum(row.seconds for row in found),
                 "path": str(out),
             }
@@ -204,6 +205,10 @@ def _show(
     else:
         for rate in rates:
             console().print(rate_line(rate))
+        looked = [row.judged for row in found if row.standing is not None]
+        if looked:
+            mean = sum(looked) / len(looked)
+            console().print(f"each prompt had {mean:.1f} tries: answers that the judge was shown")
         unknown = sum(row.standing is not None and row.harmful is None for row in found)
         if unknown:
             note(f"{plural(unknown, 'answer')} without a verdict, in no rate")

@@ -73,8 +73,8 @@ class Searching(Settings):
 
     @property
     def identity(self) -> dict[str, Json]:
-        """All of it."""
-        return self.model_dump(mode="json")
+        """All but how many prompts there are: every case stands by itself, so more may join."""
+        return self.model_dump(mode="json", exclude={"data", "limit"})
 
     @property
     def source(self) -> ModelSource:
