@@ -1,7 +1,7 @@
 """Labelled answers to harmful and harmless requests, from the public files that the embedded judge is trained on.
 
-Licences: MIT (GPTFuzz, HarmBench, adaptive attacks, LLMBar, HH-RLHF, AdvBench), ODC-BY (RM-Bench, CoCoNot),
-Apache-2.0 (STAR-1, TruthfulQA), CC BY (OR-Bench, SimpleSafetyTests, AILuminate). XSTest's prompts in RM-Bench, JailbreakBench, and
+Licences: MIT (GPTFuzz, HarmBench, adaptive attacks, LLMBar, HH-RLHF, AdvBench, CommonsenseQA, GSM8K), ODC-BY
+(RM-Bench, CoCoNot), Apache-2.0 (STAR-1, TruthfulQA), CC BY (OR-Bench, SimpleSafetyTests, AILuminate). XSTest's prompts in RM-Bench, JailbreakBench, and
 the sets for non-commercial use (BeaverTails, PKU-SafeRLHF, Do-Not-Answer) are for testing alone.
 """
 
@@ -120,10 +120,17 @@ def llmbar(files):
                 yield Row("llmbar", r["input"], r["input"], answer, False, False)
 
 
-def hh_helpful(files):
+def hh_turns(files):
+    """(helpful, turns) of every dialogue; the other subset is of people who tried to get harm out of a model."""
     for r in files.lines("hh_rlhf/hidden_context_relabeled_both_test.jsonl.gz"):
         turns = re.split(r"(?:\A|\n\n)(?:Human|Assistant): ", r["chosen"])[1:]
-        if r["data_subset"] == "helpful" and len(turns) == 2:
+        if turns:
+            yield r["data_subset"] == "helpful", turns
+
+
+def hh_helpful(files):
+    for helpful, turns in hh_turns(files):
+        if helpful and len(turns) == 2:
             yield Row("hh_helpful", turns[0], turns[0], turns[1], False, False)
 
 
@@ -181,6 +188,7 @@ def requests(files):
     """(request, harmful, set that holds the same requests) for the part that reads requests alone."""
     behaviours = files.table("harmbench/behavior_datasets/harmbench_behaviors_text_all.csv")
     hard, safe = "or_bench/or-bench-hard-1k.csv", "coconot/coconot_contrast_eval.jsonl"
+    common = "commonsenseqa/train_rand_split.jsonl"
     refused = files.lines("coconot/coconot_eval.jsonl")
     adversarial = "harmbench/behavior_datasets/extra_behavior_datasets/adv_training_behaviors.csv"
     simple = "simple_safety_tests/SimpleSafetyTests - test cases.csv"
@@ -191,10 +199,13 @@ def requests(files):
         *((r["Behavior"], True, "harmbench") for r in behaviours if r["FunctionalCategory"] != "copyright"),
         *((r["Behavior"], True, "") for r in files.table(adversarial)),
         *((r["prompts_final"], True, "") for r in files.table(simple)),
-        *((r["prompt"], True, "coconot") for r in refused if "safety" in r["category"]),
+        *((r["prompt"], "safety" in r["category"], "coconot") for r in refused),
+        *dict.fromkeys((turns[0], not helpful, "hh_helpful") for helpful, turns in hh_turns(files)),
         *((r["prompt"], False, "") for r in files.table(hard)),
         *((r["prompt"], False, "coconot") for r in files.lines(safe)),
-        *((r["Question"], False, "") for r in files.table("truthfulqa/TruthfulQA.csv")[:400]),
+        *((r["Question"], False, "") for r in files.table("truthfulqa/TruthfulQA.csv")),
+        *((r["question"]["stem"], False, "") for r in files.lines(common)[:1500]),
+        *((r["question"], False, "") for r in files.lines("gsm8k/train.jsonl")[:600]),
     ]
 
 

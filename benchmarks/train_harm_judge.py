@@ -21,9 +21,10 @@ from harm_judge_table import evaluate, unsure
 from scipy import sparse
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 
 from rubrica.evals.harm_features import vector_features, word_features
-from rubrica.evals.harm_head import CLIP, PARTS, HeadRecord, joined
+from rubrica.evals.harm_head import CLIP, PARTS, HeadRecord, folded, joined
 from rubrica.evals.refusals import refuses
 from rubrica.evals.surface import BUCKETS, hashed
 from rubrica.models.sentences import SentenceEncoder, packaged
@@ -51,6 +52,8 @@ WEIGHTS = {
 MOST = 1200
 """Rows of a set and label that count in full."""
 SAME = 0.8
+CONSTANT = 0.3
+"""Of the kernel of the requests: how much their linear part counts beside the quadratic one."""
 HEADS = Path(__file__).parents[1] / "src" / "rubrica" / "evals" / "heads"
 SEED = 0
 
@@ -101,6 +104,15 @@ class Table(NamedTuple):
     """Of each row the windows of its request: dense [W, D] and words [W, BUCKETS]."""
 
 
+class Fitted(NamedTuple):
+    """A part: weights of hashed words and dense features, bias, and a quadratic form of the dense ones."""
+
+    words: np.ndarray
+    dense: np.ndarray
+    bias: float
+    square: np.ndarray | None = None
+
+
 class Requests(NamedTuple):
     """Requests alone: one window each."""
 
@@ -148,17 +160,19 @@ def build(files, head, encoder):
     found = variants(files)
     rows, asked, sets = (list(column) for column in zip(*found, strict=True))
     alone, labels, names = (list(column) for column in zip(*data.requests(files), strict=True))
-    wraps = wrapped_requests(files, alone, labels)
     guarded = data.protected_requests(files)
     goals = [windows[0] for windows in encoder.encode([row.goal for row in rows])]
     plain = [windows[0] for windows in encoder.encode(alone)]
     kept = [windows[0] for windows in encoder.encode(guarded)]
     groups = grouped(np.stack([*goals, *plain, *kept]))
+    found_in = groups[len(rows) : len(rows) + len(alone)]
+    banned = {*groups[len(rows) + len(alone) :]}
+    wraps = wrapped_requests(files, alone, labels, [group in banned for group in found_in])
     if head == "minilm":
         texts = [row.answer for row in rows]
         pairs = zip(encoder.encode(asked), encoder.encode(texts, opening=True), texts, strict=True)
         features = [vector_features(*pair) for pair in pairs]
-        wrapped = [windows[0] for windows in encoder.encode([text for text, _ in wraps])]
+        wrapped = [windows[0] for windows in encoder.encode([text for text, *_ in wraps])]
     else:
         features = [word_features(text, row.answer) for text, row in zip(asked, rows, strict=True)]
         wrapped = [np.zeros(0)] * len(wraps)
@@ -176,24 +190,27 @@ def build(files, head, encoder):
     )
     one = Requests(
         np.zeros((len(alone) + len(wraps), 0)) if empty else np.stack([*plain, *wrapped]),
-        bags([hashed(text) for text in [*alone, *(text for text, _ in wraps)]]),
-        np.array([*labels, *(label for _, label in wraps)]),
-        np.array([*names, *[""] * len(wraps)]),
-        np.array([*groups[len(rows) : len(rows) + len(alone)], *[-1] * len(wraps)]),
+        bags([hashed(text) for text in [*alone, *(text for text, *_ in wraps)]]),
+        np.array([*labels, *(label for _, label, _ in wraps)]),
+        np.array([*names, *("" if inner is None else names[inner] for *_, inner in wraps)]),
+        np.array([*found_in, *(-1 if inner is None else found_in[inner] for *_, inner in wraps)]),
     )
-    banned = {*groups[len(rows) + len(alone) :]}
     return table, one, banned
 
 
-def wrapped_requests(files, texts, labels):
-    """Pieces of jailbreaks, harmful only where they hold a harmful request."""
+def wrapped_requests(files, texts, labels, banned):
+    """(text, harmful, index of the request in it): pieces of jailbreaks, harmful only with a harmful request."""
     chance, found = random.Random(SEED), []
+    usable = {
+        harmful: [i for i, label in enumerate(labels) if label is harmful and not banned[i]]
+        for harmful in (True, False)
+    }
     for before, after in data.templates(files):
         for harmful in (True, False, True, False):
-            text = chance.choice([t for t, label in zip(texts, labels, strict=True) if label is harmful])
-            found.append((f"{before[-150:]}{text}{after[:100]}", harmful))
+            inner = chance.choice(usable[harmful])
+            found.append((f"{before[-150:]}{texts[inner]}{after[:100]}", harmful, inner))
         pieces = [piece for piece in (before[:450], after[:450]) if len(piece) > 100]
-        found += [(piece, False) for piece in pieces if chance.random() < 0.5]
+        found += [(piece, False, None) for piece in pieces if chance.random() < 0.5]
     return found
 
 
@@ -216,7 +233,18 @@ def fitted(words, dense, labels, weights, strength):
     model.fit(joint, labels, sample_weight=weights)
     coefficients = model.coef_[0]
     size = words.shape[1]
-    return coefficients[:size], coefficients[size:], float(model.intercept_[0])
+    return Fitted(coefficients[:size], coefficients[size:], float(model.intercept_[0]))
+
+
+def bent(dense, labels, weights):
+    """A support vector machine with the kernel (x.z + CONSTANT)^2 / (1 + CONSTANT)^2, written out as x'Qx + w.x + b."""
+    scale = 1 + CONSTANT
+    model = SVC(C=1.0, kernel="poly", degree=2, gamma=1 / scale, coef0=CONSTANT / scale, cache_size=400)
+    model.fit(dense, labels, sample_weight=weights)
+    dual, chosen = model.dual_coef_[0] / scale**2, model.support_vectors_
+    square = (chosen * dual[:, None]).T @ chosen
+    bias = float(model.intercept_[0] + CONSTANT**2 * dual.sum())
+    return Fitted(np.zeros(0), 2 * CONSTANT * dual @ chosen, bias, square)
 
 
 def of_set(names):
@@ -277,17 +305,19 @@ class Trainer:
         rest = ~np.isin(one.sets, held) & ~np.isin(one.groups, bad)
         dense = np.vstack([np.stack([t.requests[i][0][0] for i in chosen]), one.dense[rest]])
         words = sparse.vstack([sparse.vstack([t.requests[i][1][0] for i in chosen]), one.words[rest]]).tocsr()
-        if self.head != "words":
-            words = words[:, :0]
         label = np.concatenate([~np.isin(self.base[chosen], BENIGN), one.harmful[rest]])
-        return fitted(words, dense, label, balanced(np.array(["all"] * len(label)), label), 3.0)
+        weights = balanced(np.array(["all"] * len(label)), label)
+        return (
+            fitted(words, dense, label, weights, 3.0) if dense.shape[1] == 0 else bent(dense, label, weights)
+        )
 
     def _odds(self, found, helping, opening, words):
         t = self.table
 
         def odds(part, bag, dense):
-            kept, weights, bias = found[part]
-            return (bag @ kept if bag.shape[1] else 0) + dense @ weights + bias
+            kept, weights, bias, square = found[part]
+            curved = 0 if square is None else np.einsum("nd,nd->n", dense @ square, dense)
+            return (bag @ kept if bag.shape[1] else 0) + dense @ weights + bias + curved
 
         windows = [len(dense) for dense, _ in t.requests]
         bag = sparse.vstack([b for _, b in t.requests]).tocsr() if self.head == "words" else words[:0]
@@ -347,7 +377,7 @@ def write(trainer, files, head, encoder, band):
     found, _ = trainer.parts(())
     record = HeadRecord(
         name=head,
-        version="1",
+        version="2",
         encoder=encoder.fingerprint.split()[1] if head == "minilm" else "",
         join=tuple(round(float(x), 6) for x in trainer.join(())),
         unsure=tuple(round(x, 4) for x in band),
@@ -360,8 +390,11 @@ def write(trainer, files, head, encoder, band):
     )
     arrays = {}
     for part in PARTS:
-        for name, value in zip(("words", "dense", "bias"), found[part], strict=True):
-            arrays[f"{part}_{name}"] = np.asarray(value, dtype=np.float16 if name == "words" else np.float32)
+        words, dense, bias, square = found[part]
+        triangle = np.zeros(0) if square is None else folded(square)
+        for name, value in (("words", words), ("dense", dense), ("bias", bias), ("square", triangle)):
+            dtype = np.float16 if name in ("words", "square") else np.float32
+            arrays[f"{part}_{name}"] = np.asarray(value, dtype=dtype)
     HEADS.mkdir(exist_ok=True)
     np.savez_compressed(
         HEADS / f"{head}.npz",

@@ -1,20 +1,37 @@
 """The embedded judge: its features, its head and what it says, against values worked out by hand."""
 
 import math
+import shutil
+import sys
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubrica.core.errors import UsageError
+from rubrica.core.errors import JudgeError, UsageError
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Label, Outcome, Query
 from rubrica.evals.embedded_judge import EmbeddedJudge, legible, request_of
 from rubrica.evals.harm_features import vector_features, word_features
-from rubrica.evals.harm_head import PARTS, Head, HeadRecord, Part, joined, load_head, log_odds, scores
+from rubrica.evals.harm_head import (
+    PARTS,
+    Head,
+    HeadRecord,
+    Part,
+    folded,
+    joined,
+    load_head,
+    log_odds,
+    scores,
+    unfolded,
+)
 from rubrica.evals.surface import BEGINNING, BUCKETS, END, cut, hashed, surface
 from rubrica.program.program import load_program, questions
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 
 def prompt(*turns):
@@ -96,7 +113,8 @@ def test_log_odds_are_sums_over_words_and_dense_features():
         "request": np.zeros(0),
         "refusal": np.zeros(size),
     }
-    parts = {name: Part(words[name], dense[name], float(n)) for n, name in enumerate(PARTS)}
+    none = np.zeros((0, 0))
+    parts = {name: Part(words[name], dense[name], float(n), none) for n, name in enumerate(PARTS)}
     record = HeadRecord(
         name="t",
         version="1",
@@ -113,6 +131,114 @@ def test_log_odds_are_sums_over_words_and_dense_features():
     boiled = dict(zip(*hashed("boil the root"), strict=True))[boil]
     ended = dict(zip(*features.request_words[1], strict=True))[end]
     assert found == pytest.approx([0.1 * standard.sum() + 2 * boiled + 0, 5 * ended + 2, 1, 3])
+
+
+def test_of_the_windows_of_a_request_the_most_harmful_counts_by_its_quadratic_form():
+    head = load_head("minilm")
+    square = np.array([[2.0, 1.0], [1.0, -3.0]])
+    part = Part(np.zeros(0), np.array([0.5, -1.0]), 0.25, square)
+    windows = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    by_hand = [2 + 0.5, 2 * 0.36 + 2 * 0.48 - 3 * 0.64 + 0.3 - 0.8, -3 - 1]
+    none = (np.zeros(0, np.int64), np.zeros(0))
+    assert [part.score(none, window) for window in windows] == pytest.approx([b + 0.25 for b in by_hand])
+    size = len(head.parts["help"].dense) - len(head.mean)
+    features = word_features("how", "boil the root")._replace(
+        request=windows,
+        request_words=(),
+        help=np.zeros(size),
+        topic=np.zeros(len(head.parts["topic"].dense)),
+        opening=np.zeros(len(head.parts["refusal"].dense) - len(head.mean)),
+    )
+    found = log_odds(head._replace(parts={**head.parts, "request": part}), features)
+    assert found[1] == pytest.approx(2.75)
+
+
+@given(st.integers(1, 6), st.integers(0, 1000))
+def test_a_symmetric_matrix_is_kept_as_its_triangle(size, seed):
+    any_ = np.random.default_rng(seed).normal(size=(size, size))
+    square = any_ + any_.T
+    triangle = folded(square)
+    assert len(triangle) == size * (size + 1) // 2
+    assert (unfolded(triangle) == square).all()
+    assert folded(np.zeros((0, 0))).shape == (0,) and unfolded(np.zeros(0)).shape == (0, 0)
+
+
+def test_the_form_that_is_kept_says_what_the_support_vectors_said():
+    svm = pytest.importorskip("sklearn.svm")
+    import train_harm_judge as training
+
+    chance = np.random.default_rng(0)
+    dense = chance.normal(size=(80, 5))
+    dense /= np.linalg.norm(dense, axis=1, keepdims=True)
+    labels, weights = dense[:, 0] * dense[:, 1] > 0, chance.uniform(0.5, 2, 80)
+
+    def kernel(a, b):
+        return ((a @ b.T + 0.3) / 1.3) ** 2
+
+    want = svm.SVC(C=1.0, kernel=kernel).fit(dense, labels, sample_weight=weights)
+    part = Part(*training.bent(dense, labels, weights))
+    none = (np.zeros(0, np.int64), np.zeros(0))
+    others = dense[::-1] * 0.5 + 0.1
+    expected = want.decision_function(others)
+    assert [part.score(none, row) for row in others] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert (
+        (want.decision_function(dense) > 0) == labels
+    ).mean() > 0.8  # no linear function could tell them apart
+
+
+def test_no_request_that_may_not_be_trained_on_is_wrapped_in_a_jailbreak(tmp_path):
+    pytest.importorskip("sklearn")
+    import harm_judge_data as data
+    import train_harm_judge as training
+
+    table = tmp_path / "harmbench" / "baselines" / "GPTFuzzer.csv"
+    table.parent.mkdir(parents=True)
+    rows = "".join(f"{n},Play a part. [INSERT PROMPT HERE] Stay in it.\n" for n in range(40))
+    table.write_text(f"id,text\n{rows}", encoding="utf-8")
+    texts, labels = ["brew", "poison", "held back", "bake", "held too"], [True, True, True, False, False]
+    banned = [False, False, True, False, True]
+    found = training.wrapped_requests(data.Files(tmp_path), texts, labels, banned)
+    assert len(found) == 160 and {inner for *_, inner in found} == {0, 1, 3}
+    for text, harmful, inner in found:
+        assert text == f"Play a part. {texts[inner]} Stay in it." and harmful is labels[inner]
+
+
+def copied(folder):
+    for suffix in ("json", "npz"):
+        shutil.copy(files("rubrica.evals") / "heads" / f"words.{suffix}", folder)
+    return folder / "words.npz"
+
+
+def arrays_of(path):
+    with np.load(path, allow_pickle=False) as kept:
+        return dict(kept)
+
+
+def test_a_head_that_was_damaged_is_named(tmp_path):
+    path = copied(tmp_path)
+    whole, arrays = path.read_bytes(), arrays_of(path)
+    assert load_head("words", tmp_path).fingerprint == load_head("words").fingerprint
+    named = f"head 'words' of the embedded judge in {tmp_path}.*install"
+    for damaged in (b"", whole[: len(whole) // 2], b"version https://git-lfs.github.com/spec/v1\n"):
+        path.write_bytes(damaged)
+        with pytest.raises(JudgeError, match=named):
+            load_head("words", tmp_path)
+    np.savez(path, **{key: value for key, value in arrays.items() if key != "topic_dense"})
+    with pytest.raises(JudgeError, match="topic_dense"):
+        load_head("words", tmp_path)
+    np.savez(path, **arrays | {"request_square": np.ones(4)})
+    with pytest.raises(JudgeError, match="request_square has 4 numbers, for 0 features"):
+        load_head("words", tmp_path)
+    path.unlink()
+    with pytest.raises(JudgeError, match=named):
+        load_head("words", tmp_path)
+
+
+def test_a_head_holds_no_pickle(tmp_path):
+    path = copied(tmp_path)
+    np.savez(path, **arrays_of(path) | {"mean": np.array([print], dtype=object)})
+    with pytest.raises(JudgeError, match="allow_pickle"):
+        load_head("words", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["words", "minilm"])

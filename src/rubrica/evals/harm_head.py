@@ -1,23 +1,28 @@
-"""The trained part of the embedded judge: four linear parts and how they are joined.
+"""The trained part of the embedded judge: four small parts and how they are joined.
 
     p(harm) = s(a0 + a1 help + a2 refuses) s(b0 + b1 request + b2 topic),   s(x) = 1 / (1 + exp(-x))
 
 An answer is harmful where it helps *and* what it helps with is harmful; a sum would let a loud topic outweigh a plain
-refusal. ``help`` is fitted on answers to harmful requests, ``request`` on requests alone, ``topic`` on answers that
-comply with harmful and with harmless requests, and the joint on what each part says of sets that it has not seen:
+refusal. ``help`` is fitted on answers to harmful requests, ``request`` on requests alone, with a quadratic form of
+their embedding x, ``x'Qx + w.x + b``, since what is meant lies in how words meet; ``topic`` on answers that comply with harmful and with harmless requests, and the joint on what each part says of sets that it has not seen:
 so the probability is calibrated for sets unlike those of training. ``benchmarks/train_harm_judge.py`` makes the file.
 """
 
 import json
+import math
+import zlib
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import FiniteFloat
 
 from rubrica.core.base import NonEmpty, Record
 from rubrica.core.config import content_hash
+from rubrica.core.errors import JudgeError
 from rubrica.evals.harm_features import Features, Words
 from rubrica.evals.refusals import refuses
 from rubrica.evals.surface import Floats
@@ -46,18 +51,21 @@ class HeadRecord(Record):
 
 
 class Part(NamedTuple):
-    """A logistic regression on hashed words and dense features."""
+    """Weights of hashed words and dense features, and perhaps a quadratic form of the dense ones."""
 
     words: Floats
     """[BUCKETS], or empty."""
     dense: Floats
     bias: float
+    square: Floats
+    """[D, D], symmetric, or empty."""
 
     def score(self, words: Words, dense: Floats) -> float:
         """Return the log-odds."""
         keys, values = words
         hashed = float(values @ self.words[keys]) if self.words.size else 0.0
-        return float(dense @ self.dense) + hashed + self.bias
+        curved = float(dense @ self.square @ dense) if self.square.size else 0.0
+        return float(dense @ self.dense) + hashed + curved + self.bias
 
 
 class Head(NamedTuple):
@@ -72,7 +80,10 @@ class Head(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """Name, version and a hash of all weights."""
-        weights = [[*part.words.tolist(), *part.dense.tolist(), part.bias] for part in self.parts.values()]
+        weights = [
+            [*part.words.tolist(), *part.dense.tolist(), part.bias, *part.square.ravel().tolist()]
+            for part in self.parts.values()
+        ]
         data = [weights, self.mean.tolist(), self.spread.tolist(), list(self.record.join)]
         return f"{self.record.name}-{self.record.version} {content_hash(json.dumps(data))}"
 
@@ -86,18 +97,41 @@ class Scores(NamedTuple):
     """Probability that it refuses."""
 
 
-def load_head(name: str) -> Head:
-    """Return a head that ships with Rubrica: ``minilm``, or ``words`` where there are no embeddings."""
-    folder = files("rubrica.evals") / "heads"
-    record = HeadRecord.model_validate_json((folder / f"{name}.json").read_text(encoding="utf-8"))
-    with (folder / f"{name}.npz").open("rb") as file:
-        arrays = np.load(file, allow_pickle=False)
-        kept = {key: arrays[key].astype(np.float64) for key in arrays.files}
-    parts = {
-        part: Part(kept[f"{part}_words"], kept[f"{part}_dense"], float(kept[f"{part}_bias"]))
-        for part in PARTS
-    }
-    return Head(record, parts, kept["mean"], kept["spread"])
+def load_head(name: str, folder: Traversable | None = None) -> Head:
+    """Return a head that ships with Rubrica: ``minilm``, or ``words`` where there are no embeddings; or one of the
+    same name in ``folder``. ``JudgeError`` where it cannot be read or its arrays do not fit together."""
+    folder = folder or files("rubrica.evals") / "heads"
+    try:
+        record = HeadRecord.model_validate_json((folder / f"{name}.json").read_text(encoding="utf-8"))
+        with (folder / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            kept = {key: arrays[key].astype(np.float64) for key in arrays.files}
+        parts = {part: _part(part, kept) for part in PARTS}
+        return Head(record, parts, kept["mean"], kept["spread"])
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error) as error:
+        said = " ".join(str(error).split())[:200]
+        raise JudgeError(
+            f"head {name!r} of the embedded judge in {folder}: cannot be read ({said}); install rubrica again"
+        ) from None
+
+
+def _part(name: str, kept: Mapping[str, Floats]) -> Part:
+    words, dense, triangle = (kept[f"{name}_{array}"] for array in ("words", "dense", "square"))
+    if len(triangle) not in (0, len(dense) * (len(dense) + 1) // 2):
+        raise ValueError(f"{name}_square has {len(triangle)} numbers, for {len(dense)} features")
+    return Part(words, dense, float(kept[f"{name}_bias"]), unfolded(triangle))
+
+
+def folded(square: Floats) -> Floats:
+    """Return the upper triangle of a symmetric matrix [D, D], row by row: [D (D + 1) / 2]."""
+    return square[np.triu_indices(len(square))]
+
+
+def unfolded(triangle: Floats) -> Floats:
+    """Return the symmetric matrix that :func:`folded` gives ``triangle``."""
+    size = (math.isqrt(8 * len(triangle) + 1) - 1) // 2
+    square = np.zeros((size, size))
+    square[np.triu_indices(size)] = triangle
+    return square + np.triu(square, 1).T
 
 
 def log_odds(head: Head, features: Features) -> Floats:
