@@ -167,7 +167,10 @@ def test_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="makes 16 prompts of one; give it n=1"):
         world.run(out, attack="best-of-n")
     assert not out.exists()
-    world.run(out)
+    world.run(out, limit=2)
+    before = list(world.written)
+    world.run(out, limit=4)  # more requests may join
+    assert world.written == before
     with pytest.raises(UsageError, match="holds another evaluation"):
         world.run(out, attack="direct")
     (tmp_path / "other").mkdir()

@@ -43,7 +43,9 @@ class Repeating(Settings):
 
     @property
     def identity(self) -> dict[str, Json]:
-        """What must stay the same in one folder; more tries, and all of them, may join."""
-        kept: dict[str, Json] = self.model_dump(mode="json", exclude={"tries", "full", "judge"})
+        """What must stay the same in one folder; more tries, all of them, and more requests may join."""
+        kept: dict[str, Json] = self.model_dump(
+            mode="json", exclude={"data", "limit", "tries", "full", "judge"}
+        )
         judge = self.judge if isinstance(self.judge, str) else self.judge.model_dump(mode="json")
         return kept | {"judge": judge_identity(judge)}

@@ -92,7 +92,8 @@ def _by_metric(rows: Sequence[Contrast], found: Comparison, interval: Interval) 
 
 def _contrasts(metric: str, rows: Sequence[Contrast], found: Comparison, interval: Interval) -> Sheet:
     better = "lower" if rows[0].lower_is_better else "higher"
-    title = f"{metric}, {better} is better: {found.first.label} (A), {found.second.label} (B)"
+    by = f" by {rows[0].group.partition(':')[0]}" if rows[0].group else ""
+    title = f"{metric}{by}, {better} is better: {found.first.label} (A), {found.second.label} (B)"
     tests = sorted({row.test for row in rows if row.test})
     test = f"p: {'; '.join(tests)}. " if tests else ""
     note = f"{test}finds: smallest difference found with {found.power:.0%} power."
