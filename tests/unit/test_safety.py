@@ -56,7 +56,9 @@ def test_a_language_model_is_asked_by_our_rubric(fake_server, tmp_path, name, re
     with Store(tmp_path / "store.sqlite") as store:
         executor = Executor(judge, store, program=program, reward=RewardConfig())
         _, card = executor.score([(prompt, "I will not."), (prompt, "Boil the root.")])
-    assert tuple(read_card(card, program)) == expected
+    *read, reason = read_card(card, program)
+    assert tuple(read) == expected
+    assert bool(reason) is (expected[0] is None)
     asked = fake_server.requests[0]["messages"][-1]["content"]
     assert "> Brew?" in asked and "Possible answers: TRUE if it holds, FALSE if it does not." in asked
     assert "NA" not in asked
