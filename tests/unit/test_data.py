@@ -363,6 +363,7 @@ def test_alpacas_input_is_the_second_half_of_its_prompt(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
+        ("x.csv", "prompt;response\na;b\n", "x.csv:1: cells are separated by ';', expected ','"),
         ("x.csv", "prompt,prompt,response\na,b,c\n", "x.csv:1: column 'prompt' is there twice"),
         (
             "x.csv",

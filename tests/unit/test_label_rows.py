@@ -62,6 +62,27 @@ def test_a_goal_is_read_instead_of_the_prompt_that_wraps_it(tmp_path):
     assert labelled(path, goals=False)[2].asked == [("p", HELP), ("q", "")]
 
 
+def test_a_prompt_may_be_a_conversation(tmp_path):
+    turns = [
+        {"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"), ("user", "c"))
+    ]
+    rows = [
+        {"messages": turns},
+        {"prompt": turns},
+        {"prompt": turns[:1]},
+        {"prompt": turns[:2]},
+        {"prompt": [1]},
+    ]
+    path = write(tmp_path / "a.jsonl", [row | {"response": HELP} for row in rows])
+    found, summary, judge = labelled(path)
+    assert [row.line for row in found] == [1, 2, 3]
+    assert len(judge.asked) == 2, "the first two are equal, the third is another request"
+    assert [bad.problem for bad in summary.named] == [
+        "expected messages that end with the user's turn",
+        "expected messages with role and content",
+    ]
+
+
 def test_bad_rows_are_left_out_and_named(tmp_path):
     rows = [
         {"prompt": "p"},

@@ -109,7 +109,7 @@ def test_a_sheet_comes_back_with_its_labels(tmp_path: Path) -> None:
         ),
         ("id,label\npa,first\npa,second\n", r"label.csv:3: id 'pa' is there twice"),
         ("id,verdict\npa,first\n", r"no column 'label'"),
-        ("id;label\npa;first\n", r"no column 'id'; expected .* separated by commas"),
+        ("id;label\npa;first\n", r"label.csv:1: cells are separated by ';', expected ','"),
     ],
 )
 def test_what_is_wrong_with_a_sheet_is_said_with_its_line(tmp_path: Path, text: str, problem: str) -> None:

@@ -199,6 +199,12 @@ def _csv(path: Path) -> Iterator[Row]:
                 header = [name.strip() for name in cells]
                 if twice := [name for name, count in Counter(header).items() if name and count > 1]:
                     raise DataError(path, f"column {twice[0]!r} is there twice; rename one", line)
+                if len(header) == 1 and (other := next((c for c in ";\t|" if c in header[0]), "")):
+                    raise DataError(
+                        path,
+                        f"cells are separated by {other!r}, expected {separator!r}; save it with that",
+                        line,
+                    )
             elif len(cells) != len(header):
                 raise DataError(path, f"{len(cells)} cells, expected {len(header)} as in the header", line)
             else:

@@ -9,10 +9,11 @@ from rubrica.core.agreement import agreement, cohen_kappa
 from rubrica.core.base import Record
 from rubrica.core.clustered import rate_by_cluster
 from rubrica.core.config import content_hash
+from rubrica.core.data import as_messages
 from rubrica.core.errors import DataError
 from rubrica.core.ports import Judge
 from rubrica.core.programs import Program
-from rubrica.core.prompts import Message, Prompt
+from rubrica.core.prompts import Prompt
 from rubrica.core.records import Estimate, Label, Outcome, Query, Unmeasured, Verdict
 from rubrica.core.tables import Row, read_rows
 from rubrica.program.program import questions
@@ -24,7 +25,7 @@ SHOWN = 20
 """Bad rows that are named."""
 _COLUMNS = {
     "goal": ("goal", "behavior"),
-    "prompt": ("prompt", "question", "query", "instruction", "goal"),
+    "prompt": ("prompt", "question", "query", "instruction", "goal", "messages"),
     "response": ("response", "completion", "output", "answer", "generation"),
     "id": ("id", "index"),
 }
@@ -94,7 +95,12 @@ class _Asked(NamedTuple):
     @property
     def key(self) -> tuple[str, str]:
         """Request and answer."""
-        return self.prompt.messages[0].content, self.text
+        return self.request, self.text
+
+    @property
+    def request(self) -> str:
+        """All that the prompt says."""
+        return "\n".join(message.content for message in self.prompt.messages)
 
 
 class Labeller:
@@ -147,7 +153,7 @@ class Labeller:
         counted = label or str(verdict.outcome)
         self._counts[counted] = self._counts.get(counted, 0) + 1
         if row.truth is not None:
-            self._pairs.append((content_hash(row.prompt.messages[0].content), row.truth, said))
+            self._pairs.append((content_hash(row.request), row.truth, said))
         chances = verdict.probabilities
         return Labelled(
             line=row.line,
@@ -172,8 +178,11 @@ class Labeller:
         folded = {name.casefold(): value for name, value in row.values.items()}
         goal = _first(folded, "goal") if self._goals else None
         asked = goal if isinstance(goal, str) and goal.strip() else _first(folded, "prompt")
-        if not isinstance(asked, str) or not asked.strip():
+        if not isinstance(asked, str | list) or not str(asked).strip():
             raise DataError(path, _missing("prompt", folded), row.line)
+        messages = as_messages(path, row, asked)
+        if not messages or messages[-1].role != "user":
+            raise DataError(path, "expected messages that end with the user's turn", row.line)
         text = _first(folded, "response")
         if not isinstance(text, str):
             raise DataError(path, _missing("response", folded), row.line)
@@ -184,7 +193,7 @@ class Labeller:
         return _Asked(
             row.line,
             id if isinstance(id, str | int) else None,
-            Prompt(id="p", messages=(Message(role="user", content=asked),)),
+            Prompt(id=f"line {row.line}", messages=messages),
             text,
             truth,
         )
