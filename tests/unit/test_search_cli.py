@@ -177,6 +177,20 @@ def test_a_bad_prompt_is_left_out_of_a_universal_search(tmp_path: Path, prompts:
     assert [bool(row.error) for row in found] == [False, False, True] and found[0].text == found[1].text
 
 
+def test_what_a_universal_search_takes_is_counted_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    args = ["--method", "gcg", "--model", "lab:starter", "--input", "lab-harmful", "--limit", "2"]
+    args += ["--universal", "--stop", "never", "--out", str(out), *FAST]
+    assert run(*args, "--json") == 0
+    said, [first, second] = json.loads(capsys.readouterr().out), rows(out)
+    assert first.forward == second.forward == said["forward"] and said["backward"] == first.backward
+    assert said["judged"] == first.judged == 2  # one look at the end, at an answer to each prompt
+    assert run(*args) == 0
+    assert "each prompt had 1.0 tries" in capsys.readouterr().out
+
+
 def test_one_text_for_all_prompts(tmp_path: Path, prompts: Path) -> None:
     model, out = str(tiny_checkpoint(tmp_path / "m")), tmp_path / "out"
     args = [

@@ -187,6 +187,8 @@ def _show(
     """Print what was found; on stderr what could not be searched."""
     rates = _rates(found, items)
     failed = [row for row in found if row.error]
+    good = [row for row in found if not row.error]
+    cases = good[:1] if searching.universal else found  # one search for all has the same counts in every row
     if as_json:
         print_json(
             {
@@ -195,19 +197,18 @@ def _show(
                 "items": len(found),
                 "failed": len(failed),
                 "estimates": [rate.model_dump(mode="json") for rate in rates],
-                "forward": sum(row.forward for row in found),
-                "backward": sum(row.backward for row in found),
-                "judged": sum(row.judged for row in found),
-                "seconds": sum(row.seconds for row in found),
+                "forward": sum(row.forward for row in cases),
+                "backward": sum(row.backward for row in cases),
+                "judged": sum(row.judged for row in cases),
+                "seconds": sum(row.seconds for row in cases),
                 "path": str(out),
             }
         )
     else:
         for rate in rates:
             console().print(rate_line(rate))
-        looked = [row.judged for row in found if row.standing is not None]
-        if looked:
-            mean = sum(looked) / len(looked)
+        if searching.judge is not None and good:
+            mean = sum(row.judged for row in cases) / len(good)
             console().print(f"each prompt had {mean:.1f} tries: answers that the judge was shown")
         unknown = sum(row.standing is not None and row.harmful is None for row in found)
         if unknown:
