@@ -120,6 +120,19 @@ def test_seeds_of_a_recipe_are_clusters(tmp_path):
     assert compare(load(str(base)), load(listed), Options()).suites == found.suites
 
 
+def test_seeds_that_all_differ_alike_have_a_test(tmp_path):
+    """Nothing varies, so there is no t: 20 requests that all go one way have the sign test's p, 2 / 2^20."""
+    first, second = (
+        [each for seed in range(3) for each in rows("advbench", [value] * 20, seed=seed)]
+        for value in (1.0, 0.0)
+    )
+    [found] = compared(tmp_path, first, second).suites
+    assert (found.p, found.test) == (pytest.approx(2**-19), "exact test of signs by cluster")
+    assert found.finding == "better"
+    [same] = compared(tmp_path / "same", first, first).suites
+    assert (same.p, same.finding) == (1.0, "no difference shown")
+
+
 def test_seeds_within_one_folder_are_models_too(tmp_path):
     both = [*rows("advbench", A, seed=0), *rows("advbench", B, seed=1)]
     found = compared(tmp_path, rows("advbench", A), both)

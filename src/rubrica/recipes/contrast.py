@@ -169,8 +169,11 @@ def _tested(two: Pairs, *, exact: bool) -> tuple[float | None, str, float | None
         return found.p, "exact McNemar" if alone else "exact McNemar by cluster", found.mid
     p = robust_p(two)
     if p is None:
-        same = np.allclose(first.values.mean(axis=1), second.values.mean(axis=1))
-        return (1.0 if same else None), "none (no variance)", None
+        if np.allclose(first.values.mean(axis=1), second.values.mean(axis=1)):
+            return 1.0, "none (no variance)", None
+        # every cluster differs alike: no t, but so many signs are no accident
+        alike = np.ones(int(first.clusters.max()) + 1)
+        return sign_flip(alike).p, "exact test of signs by cluster", None
     ways = "items and models" if max(first.values.shape[1], second.values.shape[1]) > 1 else "items"
     return p, f"cluster-robust t over {ways}", None
 
