@@ -5,8 +5,9 @@
 Every method gets the same prompts and targets, greedy answers, the oracle as judge, and ``--passes`` sequences through
 the model for a prompt, forward and backward; the judge has about ``--looks`` regular looks, whatever a step costs (it
 looks at each better text that reaches the target as well). *Random* is the control with equally many looks: for each
-request the judge is shown as many random suffixes as answers of the search. Of a model with draft and revision the target is the beginning of the revision. Loss and *target* need no judge: on a model that never
-refuses they are what tells the methods apart. Intervals: requests are the clusters. Run it again to go on.
+request the judge is shown as many random suffixes as answers of the search. Of a model with draft and revision the
+target is the beginning of the revision. Loss and *target* need no judge: on a model that never refuses they are what
+tells the methods apart. Intervals: requests are the clusters. Run it again to go on.
 """
 
 import argparse
