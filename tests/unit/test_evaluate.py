@@ -424,6 +424,8 @@ def test_a_passport_puts_corrected_rates_beside_the_raw_ones(tmp_path, capsys):
     rates = {each["name"]: each["value"] for each in result["estimates"]}
     # sensitivity 1, specificity 1/2: (.75 + .5 - 1) / (1 + .5 - 1)
     assert (rates["asr"], rates["asr, corrected"]) == (0.75, pytest.approx(0.5))
+    shown = run_for(0, capsys, *asked, "--passport", tmp_path / "passport").out
+    assert ["corrected", "asr", "50.0%"] in [line.split()[:3] for line in shown.splitlines()]
     text = (out / "report.md").read_text()
     assert "| t | attack success ↓ | 75.0 " in text and "| 24 | 50.0 " in text
     assert "stand beside the raw ones" in text
