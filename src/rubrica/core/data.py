@@ -1,7 +1,6 @@
 """Prompts, preference pairs and texts from files, with errors that name file and line."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from rubrica.core.errors import DataError, UsageError, nearest
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.records import Label, Preference
 from rubrica.core.tables import Row, read_rows
+from rubrica.core.turns import as_answer, turns_of
 
 _PROMPTS = (
     *("prompt", "goal", "question", "query", "instruction", "forbidden_prompt", "behavior"),
@@ -36,8 +36,6 @@ _TAGS = (
     *("goal", "attack"),
 )
 """``goal`` beside a prompt is the plain request that the prompt wraps."""
-_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant): ?")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 class Text(NamedTuple):
@@ -383,7 +381,7 @@ def _split(row: Row, finder: _Finder) -> tuple[tuple[Message, ...], str, str]:
         raise DataError(
             finder.path, "the dialogues share no prompt: expected the same first turns in both", row.line
         )
-    return one[:shared], _rest(one[shared:]), _rest(two[shared:])
+    return one[:shared], as_answer(one[shared:]), as_answer(two[shared:])
 
 
 def _dialogue(finder: _Finder, row: Row, value: object) -> tuple[Message, ...] | None:
@@ -393,21 +391,3 @@ def _dialogue(finder: _Finder, row: Row, value: object) -> tuple[Message, ...] |
     if not isinstance(value, str) or "\n\nAssistant:" not in value:
         return None
     return turns_of(value)
-
-
-def turns_of(text: str) -> tuple[Message, ...] | None:
-    """Read a conversation written as ``Human: ...`` and ``Assistant: ...``; None for a text that starts otherwise."""
-    if not _TURN.match(text):
-        return None
-    parts = _TURN.split(text)[1:]
-    turns = zip(parts[::2], parts[1::2], strict=True)
-    return tuple(
-        Message.model_validate({"role": _ROLES[who], "content": said.strip()}) for who, said in turns
-    )
-
-
-def _rest(turns: tuple[Message, ...]) -> str:
-    """Return the answer, and, where a dialogue goes on behind it, its further turns as they were written."""
-    names = {"user": "Human", "assistant": "Assistant", "system": "System"}
-    first, *others = turns
-    return "\n\n".join([first.content, *(f"{names[turn.role]}: {turn.content}" for turn in others)])

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rubrica.core.config import content_hash
-from rubrica.core.data import as_messages, load_pairs, turns_of
+from rubrica.core.data import as_messages, load_pairs
 from rubrica.core.errors import DataError
 from rubrica.core.evaluation import Item
 from rubrica.core.prompts import Message, Prompt
 from rubrica.core.tables import Row, read_mapping, read_rows, stem_of
+from rubrica.core.turns import turns_of
 from rubrica.evals.answer_key import choices_of
 from rubrica.evals.fields import Fields
 from rubrica.evals.requests import cluster_of
